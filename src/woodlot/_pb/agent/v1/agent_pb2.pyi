@@ -1,0 +1,248 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class HelloRequest(_message.Message):
+    __slots__ = ("protocol_version",)
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    def __init__(self, protocol_version: _Optional[int] = ...) -> None: ...
+
+class HelloResponse(_message.Message):
+    __slots__ = ("protocol_version", "agent_version", "features", "kernel_release", "machine")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_RELEASE_FIELD_NUMBER: _ClassVar[int]
+    MACHINE_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    agent_version: str
+    features: _containers.RepeatedScalarFieldContainer[str]
+    kernel_release: str
+    machine: str
+    def __init__(self, protocol_version: _Optional[int] = ..., agent_version: _Optional[str] = ..., features: _Optional[_Iterable[str]] = ..., kernel_release: _Optional[str] = ..., machine: _Optional[str] = ...) -> None: ...
+
+class ConfigureRequest(_message.Message):
+    __slots__ = ("time_unix_nanos", "entropy", "interfaces", "sysctls")
+    class SysctlsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    TIME_UNIX_NANOS_FIELD_NUMBER: _ClassVar[int]
+    ENTROPY_FIELD_NUMBER: _ClassVar[int]
+    INTERFACES_FIELD_NUMBER: _ClassVar[int]
+    SYSCTLS_FIELD_NUMBER: _ClassVar[int]
+    time_unix_nanos: int
+    entropy: bytes
+    interfaces: _containers.RepeatedCompositeFieldContainer[NetworkInterface]
+    sysctls: _containers.ScalarMap[str, str]
+    def __init__(self, time_unix_nanos: _Optional[int] = ..., entropy: _Optional[bytes] = ..., interfaces: _Optional[_Iterable[_Union[NetworkInterface, _Mapping]]] = ..., sysctls: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class ConfigureResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class NetworkInterface(_message.Message):
+    __slots__ = ("mac", "name", "addresses", "mtu", "routes")
+    MAC_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    MTU_FIELD_NUMBER: _ClassVar[int]
+    ROUTES_FIELD_NUMBER: _ClassVar[int]
+    mac: str
+    name: str
+    addresses: _containers.RepeatedScalarFieldContainer[str]
+    mtu: int
+    routes: _containers.RepeatedCompositeFieldContainer[Route]
+    def __init__(self, mac: _Optional[str] = ..., name: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., mtu: _Optional[int] = ..., routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ...) -> None: ...
+
+class Route(_message.Message):
+    __slots__ = ("destination", "gateway", "prohibit")
+    DESTINATION_FIELD_NUMBER: _ClassVar[int]
+    GATEWAY_FIELD_NUMBER: _ClassVar[int]
+    PROHIBIT_FIELD_NUMBER: _ClassVar[int]
+    destination: str
+    gateway: str
+    prohibit: bool
+    def __init__(self, destination: _Optional[str] = ..., gateway: _Optional[str] = ..., prohibit: bool = ...) -> None: ...
+
+class CreateContainerRequest(_message.Message):
+    __slots__ = ("id", "hostname", "rootfs", "mounts", "resources", "masked_paths", "readonly_paths", "etc_files", "shm_bytes")
+    class EtcFilesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bytes
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+    ID_FIELD_NUMBER: _ClassVar[int]
+    HOSTNAME_FIELD_NUMBER: _ClassVar[int]
+    ROOTFS_FIELD_NUMBER: _ClassVar[int]
+    MOUNTS_FIELD_NUMBER: _ClassVar[int]
+    RESOURCES_FIELD_NUMBER: _ClassVar[int]
+    MASKED_PATHS_FIELD_NUMBER: _ClassVar[int]
+    READONLY_PATHS_FIELD_NUMBER: _ClassVar[int]
+    ETC_FILES_FIELD_NUMBER: _ClassVar[int]
+    SHM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    hostname: str
+    rootfs: RootFilesystem
+    mounts: _containers.RepeatedCompositeFieldContainer[Mount]
+    resources: Resources
+    masked_paths: _containers.RepeatedScalarFieldContainer[str]
+    readonly_paths: _containers.RepeatedScalarFieldContainer[str]
+    etc_files: _containers.ScalarMap[str, bytes]
+    shm_bytes: int
+    def __init__(self, id: _Optional[str] = ..., hostname: _Optional[str] = ..., rootfs: _Optional[_Union[RootFilesystem, _Mapping]] = ..., mounts: _Optional[_Iterable[_Union[Mount, _Mapping]]] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., masked_paths: _Optional[_Iterable[str]] = ..., readonly_paths: _Optional[_Iterable[str]] = ..., etc_files: _Optional[_Mapping[str, bytes]] = ..., shm_bytes: _Optional[int] = ...) -> None: ...
+
+class CreateContainerResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RootFilesystem(_message.Message):
+    __slots__ = ("image_serial", "upper_serial", "read_only")
+    IMAGE_SERIAL_FIELD_NUMBER: _ClassVar[int]
+    UPPER_SERIAL_FIELD_NUMBER: _ClassVar[int]
+    READ_ONLY_FIELD_NUMBER: _ClassVar[int]
+    image_serial: str
+    upper_serial: str
+    read_only: bool
+    def __init__(self, image_serial: _Optional[str] = ..., upper_serial: _Optional[str] = ..., read_only: bool = ...) -> None: ...
+
+class Mount(_message.Message):
+    __slots__ = ("type", "source", "destination", "options")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    DESTINATION_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    source: str
+    destination: str
+    options: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, type: _Optional[str] = ..., source: _Optional[str] = ..., destination: _Optional[str] = ..., options: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Resources(_message.Message):
+    __slots__ = ("cpu_millis", "memory_bytes", "pids")
+    CPU_MILLIS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PIDS_FIELD_NUMBER: _ClassVar[int]
+    cpu_millis: int
+    memory_bytes: int
+    pids: int
+    def __init__(self, cpu_millis: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., pids: _Optional[int] = ...) -> None: ...
+
+class Process(_message.Message):
+    __slots__ = ("args", "env", "cwd", "user", "tty", "window", "stdin", "capabilities", "no_new_privileges", "seccomp_unconfined", "rlimits", "init")
+    ARGS_FIELD_NUMBER: _ClassVar[int]
+    ENV_FIELD_NUMBER: _ClassVar[int]
+    CWD_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    TTY_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
+    STDIN_FIELD_NUMBER: _ClassVar[int]
+    CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
+    NO_NEW_PRIVILEGES_FIELD_NUMBER: _ClassVar[int]
+    SECCOMP_UNCONFINED_FIELD_NUMBER: _ClassVar[int]
+    RLIMITS_FIELD_NUMBER: _ClassVar[int]
+    INIT_FIELD_NUMBER: _ClassVar[int]
+    args: _containers.RepeatedScalarFieldContainer[str]
+    env: _containers.RepeatedScalarFieldContainer[str]
+    cwd: str
+    user: str
+    tty: bool
+    window: WindowSize
+    stdin: bool
+    capabilities: _containers.RepeatedScalarFieldContainer[str]
+    no_new_privileges: bool
+    seccomp_unconfined: bool
+    rlimits: _containers.RepeatedCompositeFieldContainer[Rlimit]
+    init: bool
+    def __init__(self, args: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[str] = ..., tty: bool = ..., window: _Optional[_Union[WindowSize, _Mapping]] = ..., stdin: bool = ..., capabilities: _Optional[_Iterable[str]] = ..., no_new_privileges: bool = ..., seccomp_unconfined: bool = ..., rlimits: _Optional[_Iterable[_Union[Rlimit, _Mapping]]] = ..., init: bool = ...) -> None: ...
+
+class WindowSize(_message.Message):
+    __slots__ = ("rows", "columns")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    columns: int
+    def __init__(self, rows: _Optional[int] = ..., columns: _Optional[int] = ...) -> None: ...
+
+class Rlimit(_message.Message):
+    __slots__ = ("type", "soft", "hard")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    SOFT_FIELD_NUMBER: _ClassVar[int]
+    HARD_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    soft: int
+    hard: int
+    def __init__(self, type: _Optional[str] = ..., soft: _Optional[int] = ..., hard: _Optional[int] = ...) -> None: ...
+
+class RunRequest(_message.Message):
+    __slots__ = ("start", "stdin", "close_stdin", "resize", "signal")
+    class Start(_message.Message):
+        __slots__ = ("process", "first")
+        PROCESS_FIELD_NUMBER: _ClassVar[int]
+        FIRST_FIELD_NUMBER: _ClassVar[int]
+        process: Process
+        first: bool
+        def __init__(self, process: _Optional[_Union[Process, _Mapping]] = ..., first: bool = ...) -> None: ...
+    class CloseStdin(_message.Message):
+        __slots__ = ()
+        def __init__(self) -> None: ...
+    class Signal(_message.Message):
+        __slots__ = ("number",)
+        NUMBER_FIELD_NUMBER: _ClassVar[int]
+        number: int
+        def __init__(self, number: _Optional[int] = ...) -> None: ...
+    START_FIELD_NUMBER: _ClassVar[int]
+    STDIN_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_STDIN_FIELD_NUMBER: _ClassVar[int]
+    RESIZE_FIELD_NUMBER: _ClassVar[int]
+    SIGNAL_FIELD_NUMBER: _ClassVar[int]
+    start: RunRequest.Start
+    stdin: bytes
+    close_stdin: RunRequest.CloseStdin
+    resize: WindowSize
+    signal: RunRequest.Signal
+    def __init__(self, start: _Optional[_Union[RunRequest.Start, _Mapping]] = ..., stdin: _Optional[bytes] = ..., close_stdin: _Optional[_Union[RunRequest.CloseStdin, _Mapping]] = ..., resize: _Optional[_Union[WindowSize, _Mapping]] = ..., signal: _Optional[_Union[RunRequest.Signal, _Mapping]] = ...) -> None: ...
+
+class RunResponse(_message.Message):
+    __slots__ = ("started", "stdout", "stderr", "exited")
+    class Started(_message.Message):
+        __slots__ = ("pid",)
+        PID_FIELD_NUMBER: _ClassVar[int]
+        pid: int
+        def __init__(self, pid: _Optional[int] = ...) -> None: ...
+    class Exited(_message.Message):
+        __slots__ = ("code", "signal", "oom_killed")
+        CODE_FIELD_NUMBER: _ClassVar[int]
+        SIGNAL_FIELD_NUMBER: _ClassVar[int]
+        OOM_KILLED_FIELD_NUMBER: _ClassVar[int]
+        code: int
+        signal: int
+        oom_killed: bool
+        def __init__(self, code: _Optional[int] = ..., signal: _Optional[int] = ..., oom_killed: bool = ...) -> None: ...
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    STDOUT_FIELD_NUMBER: _ClassVar[int]
+    STDERR_FIELD_NUMBER: _ClassVar[int]
+    EXITED_FIELD_NUMBER: _ClassVar[int]
+    started: RunResponse.Started
+    stdout: bytes
+    stderr: bytes
+    exited: RunResponse.Exited
+    def __init__(self, started: _Optional[_Union[RunResponse.Started, _Mapping]] = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., exited: _Optional[_Union[RunResponse.Exited, _Mapping]] = ...) -> None: ...
+
+class ShutdownRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ShutdownResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

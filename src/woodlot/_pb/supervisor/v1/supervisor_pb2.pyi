@@ -1,0 +1,106 @@
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class StartRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StartResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class AttachRequest(_message.Message):
+    __slots__ = ("open", "stdin", "close_stdin", "resize", "signal")
+    class Open(_message.Message):
+        __slots__ = ("start", "stdin", "rows", "columns", "owner")
+        START_FIELD_NUMBER: _ClassVar[int]
+        STDIN_FIELD_NUMBER: _ClassVar[int]
+        ROWS_FIELD_NUMBER: _ClassVar[int]
+        COLUMNS_FIELD_NUMBER: _ClassVar[int]
+        OWNER_FIELD_NUMBER: _ClassVar[int]
+        start: bool
+        stdin: bool
+        rows: int
+        columns: int
+        owner: bool
+        def __init__(self, start: bool = ..., stdin: bool = ..., rows: _Optional[int] = ..., columns: _Optional[int] = ..., owner: bool = ...) -> None: ...
+    class CloseStdin(_message.Message):
+        __slots__ = ()
+        def __init__(self) -> None: ...
+    class Resize(_message.Message):
+        __slots__ = ("rows", "columns")
+        ROWS_FIELD_NUMBER: _ClassVar[int]
+        COLUMNS_FIELD_NUMBER: _ClassVar[int]
+        rows: int
+        columns: int
+        def __init__(self, rows: _Optional[int] = ..., columns: _Optional[int] = ...) -> None: ...
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    STDIN_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_STDIN_FIELD_NUMBER: _ClassVar[int]
+    RESIZE_FIELD_NUMBER: _ClassVar[int]
+    SIGNAL_FIELD_NUMBER: _ClassVar[int]
+    open: AttachRequest.Open
+    stdin: bytes
+    close_stdin: AttachRequest.CloseStdin
+    resize: AttachRequest.Resize
+    signal: int
+    def __init__(self, open: _Optional[_Union[AttachRequest.Open, _Mapping]] = ..., stdin: _Optional[bytes] = ..., close_stdin: _Optional[_Union[AttachRequest.CloseStdin, _Mapping]] = ..., resize: _Optional[_Union[AttachRequest.Resize, _Mapping]] = ..., signal: _Optional[int] = ...) -> None: ...
+
+class AttachResponse(_message.Message):
+    __slots__ = ("started", "stdout", "stderr", "exited")
+    class Started(_message.Message):
+        __slots__ = ()
+        def __init__(self) -> None: ...
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    STDOUT_FIELD_NUMBER: _ClassVar[int]
+    STDERR_FIELD_NUMBER: _ClassVar[int]
+    EXITED_FIELD_NUMBER: _ClassVar[int]
+    started: AttachResponse.Started
+    stdout: bytes
+    stderr: bytes
+    exited: Exit
+    def __init__(self, started: _Optional[_Union[AttachResponse.Started, _Mapping]] = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., exited: _Optional[_Union[Exit, _Mapping]] = ...) -> None: ...
+
+class SignalRequest(_message.Message):
+    __slots__ = ("number",)
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    def __init__(self, number: _Optional[int] = ...) -> None: ...
+
+class SignalResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StopRequest(_message.Message):
+    __slots__ = ("signal", "grace_s")
+    SIGNAL_FIELD_NUMBER: _ClassVar[int]
+    GRACE_S_FIELD_NUMBER: _ClassVar[int]
+    signal: int
+    grace_s: float
+    def __init__(self, signal: _Optional[int] = ..., grace_s: _Optional[float] = ...) -> None: ...
+
+class StopResponse(_message.Message):
+    __slots__ = ("exit",)
+    EXIT_FIELD_NUMBER: _ClassVar[int]
+    exit: Exit
+    def __init__(self, exit: _Optional[_Union[Exit, _Mapping]] = ...) -> None: ...
+
+class WaitRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Exit(_message.Message):
+    __slots__ = ("code", "signal", "oom_killed", "reason")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    SIGNAL_FIELD_NUMBER: _ClassVar[int]
+    OOM_KILLED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    signal: int
+    oom_killed: bool
+    reason: str
+    def __init__(self, code: _Optional[int] = ..., signal: _Optional[int] = ..., oom_killed: bool = ..., reason: _Optional[str] = ...) -> None: ...

@@ -1,0 +1,112 @@
+"""Every setting: one table that gives name, type, default, environment variable and help.
+
+A value comes from, strongest first: the environment, ``$XDG_CONFIG_HOME/woodlot/config.toml``, the default here.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from woodlot.errors import ConfigError
+from woodlot.units import GIB, parse_size
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A row of the table."""
+
+    name: str
+    parse: Callable[[str], object]
+    default: str
+    help: str
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that overrides it: ``vm.memory`` is ``WOODLOT_VM_MEMORY``."""
+        return "WOODLOT_" + self.name.upper().replace(".", "_")
+
+
+SETTINGS = (
+    Setting("container.cpus", float, str(min(4, os.cpu_count() or 1)), "CPUs of a container"),
+    Setting("container.memory", parse_size, "1g", "memory of a container"),
+    Setting("container.disk", parse_size, "64g", "most a container's writable disk can hold (sparse)"),
+    Setting("log.max_size", parse_size, "16m", "size at which a container's log is rotated"),
+    Setting("image.max_size", parse_size, str(64 * GIB), "most an image may unpack to"),
+    Setting("image.max_ratio", float, "1000", "most a layer may grow when decompressed"),
+    Setting("image.max_entries", int, "4000000", "most files an image may hold"),
+    Setting("image.concurrent_downloads", int, "3", "blobs fetched at once"),
+    Setting("registry.default", str, "docker.io", "registry of names that give none"),
+    Setting("vm.accel", str, "auto", "auto, kvm, hvf or tcg"),
+    Setting("vm.boot_timeout", float, "60", "seconds until the guest's agent must have answered"),
+    Setting("vm.probe_timeout", float, "5", "seconds that an accelerator gets to boot a guest"),
+    Setting("kernel.package", str, "linux-image-cloud-{arch}", "Debian package of the default kernel"),
+)  # fmt: skip
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+def get_str(name: str) -> str:
+    """The text of setting ``name``."""
+    return str(_value(name))
+
+
+def get_int(name: str) -> int:
+    """The value of a whole number or size."""
+    value = _value(name)
+    assert isinstance(value, int)  # noqa: S101 - a wrong call, not a wrong input
+    return value
+
+
+def get_float(name: str) -> float:
+    """The value of a number."""
+    value = _value(name)
+    assert isinstance(value, int | float)  # noqa: S101
+    return float(value)
+
+
+def _value(name: str) -> object:
+    setting = _BY_NAME[name]
+    text = os.environ.get(setting.variable)
+    source = setting.variable
+    if text is None:
+        text, source = _file_values().get(name), str(config_path())
+    if text is None:
+        return setting.parse(setting.default)
+    try:
+        return setting.parse(text)
+    except (ValueError, ConfigError) as error:
+        raise ConfigError(f"{name} in {source} cannot be {text!r}", hint=setting.help) from error
+
+
+def config_path() -> Path:
+    """The settings file; it need not exist."""
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".config") / "woodlot/config.toml"
+
+
+@lru_cache(maxsize=1)
+def _file_values() -> dict[str, str]:
+    path = config_path()
+    try:
+        tables = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"cannot read the settings in {path}: {error}") from error
+    values: dict[str, str] = {}
+    for section, entries in tables.items():
+        if not isinstance(entries, dict):
+            raise ConfigError(f"{path}: {section} must be a table, as in [container]")
+        for key, value in entries.items():
+            name = f"{section}.{key}"
+            if name not in _BY_NAME:
+                near = difflib.get_close_matches(name, _BY_NAME, n=1)
+                raise ConfigError(
+                    f"{path}: there is no setting {name}",
+                    hint=f"did you mean {near[0]}?" if near else None,
+                )
+            values[name] = str(value)
+    return values

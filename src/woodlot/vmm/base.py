@@ -1,0 +1,117 @@
+"""The seam between woodlot and a virtual machine monitor."""
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from enum import StrEnum, auto
+from pathlib import Path
+from typing import Protocol
+
+CONTROL_PORT_NAME = "woodlot.agent"
+CONTROL_VSOCK_PORT = 1024
+
+
+class Accelerator(StrEnum):
+    """What runs the guest's instructions."""
+
+    KVM = auto()
+    HVF = auto()
+    TCG = auto()
+
+
+class Arch(StrEnum):
+    """Processor architecture, named as in OCI platforms."""
+
+    AMD64 = auto()
+    ARM64 = auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """A virtio-blk disk from a raw file."""
+
+    path: Path
+    serial: str
+    """At most 20 bytes; how the guest finds it."""
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserNetwork:
+    """A virtio-net device whose packets the VMM itself turns into the host user's own connections."""
+
+    mac: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmSpec:
+    """One virtual machine, whole: nothing else shapes it."""
+
+    name: str
+    arch: Arch
+    accelerator: Accelerator
+    vcpus: int
+    memory_bytes: int
+    kernel: Path
+    initramfs: Path
+    kernel_cmdline: tuple[str, ...] = ()
+    """Added after the monitor's own arguments."""
+    disks: tuple[Disk, ...] = ()
+    network: UserNetwork | None = None
+    control_socket: Path
+    """Unix socket that carries the agent's stream where the host has no vsock."""
+    console_log: Path
+    vmm_log: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmExit:
+    """How a VM ended."""
+
+    reason: str
+    """One line: ``guest shut down``, ``guest panicked: …``, ``ended by signal SIGKILL``."""
+    orderly: bool
+
+
+class VirtualMachine(Protocol):
+    """A running VM."""
+
+    @property
+    def pid(self) -> int:
+        """Process id of the monitor."""
+        ...
+
+    @property
+    def control_target(self) -> str:
+        """gRPC target of the agent: ``unix:/…/a.sock`` or ``vsock:CID:1024``."""
+        ...
+
+    async def wait(self) -> VmExit:
+        """Return once the VM has ended, for whatever reason; may be called any number of times."""
+        ...
+
+    def kill(self) -> None:
+        """End it now, as pulling the plug does."""
+        ...
+
+
+class Vmm(Protocol):
+    """A virtual machine monitor."""
+
+    name: str
+
+    def version(self) -> str:
+        """Version for people."""
+        ...
+
+    def accelerators(self) -> tuple[Accelerator, ...]:
+        """What this host may offer, best first; TCG is always last. Not proof that it works."""
+        ...
+
+    def start(self, spec: VmSpec) -> AbstractAsyncContextManager[VirtualMachine]:
+        """Run a VM for the life of the block; entered when its process runs, before the guest is up.
+
+        Raises:
+            NotFoundError: The monitor's program is missing.
+            VmmError: It could not start; details hold its last words.
+        """
+        ...

@@ -32,6 +32,8 @@ const (
 	Agent_Configure_FullMethodName       = "/woodlot.agent.v1.Agent/Configure"
 	Agent_CreateContainer_FullMethodName = "/woodlot.agent.v1.Agent/CreateContainer"
 	Agent_Run_FullMethodName             = "/woodlot.agent.v1.Agent/Run"
+	Agent_Signal_FullMethodName          = "/woodlot.agent.v1.Agent/Signal"
+	Agent_Resize_FullMethodName          = "/woodlot.agent.v1.Agent/Resize"
 	Agent_Shutdown_FullMethodName        = "/woodlot.agent.v1.Agent/Shutdown"
 )
 
@@ -53,6 +55,10 @@ type AgentClient interface {
 	// When the stream breaks, the process is killed. Output is held back (and the process blocked) while the
 	// client does not read.
 	Run(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[RunRequest, RunResponse], error)
+	// Sends a signal to a running process, or sets the size of its terminal. Calls of their own because a stdin that
+	// nobody reads blocks everything behind it in a Run stream. NOT_FOUND when no process has the id.
+	Signal(ctx context.Context, in *SignalRequest, opts ...grpc.CallOption) (*SignalResponse, error)
+	Resize(ctx context.Context, in *ResizeRequest, opts ...grpc.CallOption) (*ResizeResponse, error)
 	// Kills every container process, unmounts, syncs; the answer means all data has reached the disks. The host
 	// then ends the VM.
 	Shutdown(ctx context.Context, in *ShutdownRequest, opts ...grpc.CallOption) (*ShutdownResponse, error)
@@ -109,6 +115,26 @@ func (c *agentClient) Run(ctx context.Context, opts ...grpc.CallOption) (grpc.Bi
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Agent_RunClient = grpc.BidiStreamingClient[RunRequest, RunResponse]
 
+func (c *agentClient) Signal(ctx context.Context, in *SignalRequest, opts ...grpc.CallOption) (*SignalResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SignalResponse)
+	err := c.cc.Invoke(ctx, Agent_Signal_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentClient) Resize(ctx context.Context, in *ResizeRequest, opts ...grpc.CallOption) (*ResizeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResizeResponse)
+	err := c.cc.Invoke(ctx, Agent_Resize_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *agentClient) Shutdown(ctx context.Context, in *ShutdownRequest, opts ...grpc.CallOption) (*ShutdownResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ShutdownResponse)
@@ -137,6 +163,10 @@ type AgentServer interface {
 	// When the stream breaks, the process is killed. Output is held back (and the process blocked) while the
 	// client does not read.
 	Run(grpc.BidiStreamingServer[RunRequest, RunResponse]) error
+	// Sends a signal to a running process, or sets the size of its terminal. Calls of their own because a stdin that
+	// nobody reads blocks everything behind it in a Run stream. NOT_FOUND when no process has the id.
+	Signal(context.Context, *SignalRequest) (*SignalResponse, error)
+	Resize(context.Context, *ResizeRequest) (*ResizeResponse, error)
 	// Kills every container process, unmounts, syncs; the answer means all data has reached the disks. The host
 	// then ends the VM.
 	Shutdown(context.Context, *ShutdownRequest) (*ShutdownResponse, error)
@@ -161,6 +191,12 @@ func (UnimplementedAgentServer) CreateContainer(context.Context, *CreateContaine
 }
 func (UnimplementedAgentServer) Run(grpc.BidiStreamingServer[RunRequest, RunResponse]) error {
 	return status.Errorf(codes.Unimplemented, "method Run not implemented")
+}
+func (UnimplementedAgentServer) Signal(context.Context, *SignalRequest) (*SignalResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method Signal not implemented")
+}
+func (UnimplementedAgentServer) Resize(context.Context, *ResizeRequest) (*ResizeResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method Resize not implemented")
 }
 func (UnimplementedAgentServer) Shutdown(context.Context, *ShutdownRequest) (*ShutdownResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Shutdown not implemented")
@@ -247,6 +283,42 @@ func _Agent_Run_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Agent_RunServer = grpc.BidiStreamingServer[RunRequest, RunResponse]
 
+func _Agent_Signal_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SignalRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).Signal(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_Signal_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).Signal(ctx, req.(*SignalRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Agent_Resize_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResizeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).Resize(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_Resize_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).Resize(ctx, req.(*ResizeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Agent_Shutdown_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ShutdownRequest)
 	if err := dec(in); err != nil {
@@ -283,6 +355,14 @@ var Agent_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CreateContainer",
 			Handler:    _Agent_CreateContainer_Handler,
+		},
+		{
+			MethodName: "Signal",
+			Handler:    _Agent_Signal_Handler,
+		},
+		{
+			MethodName: "Resize",
+			Handler:    _Agent_Resize_Handler,
 		},
 		{
 			MethodName: "Shutdown",

@@ -187,12 +187,14 @@ class Rlimit(_message.Message):
 class RunRequest(_message.Message):
     __slots__ = ("start", "stdin", "close_stdin", "resize", "signal")
     class Start(_message.Message):
-        __slots__ = ("process", "first")
+        __slots__ = ("process", "first", "id")
         PROCESS_FIELD_NUMBER: _ClassVar[int]
         FIRST_FIELD_NUMBER: _ClassVar[int]
+        ID_FIELD_NUMBER: _ClassVar[int]
         process: Process
         first: bool
-        def __init__(self, process: _Optional[_Union[Process, _Mapping]] = ..., first: bool = ...) -> None: ...
+        id: str
+        def __init__(self, process: _Optional[_Union[Process, _Mapping]] = ..., first: bool = ..., id: _Optional[str] = ...) -> None: ...
     class CloseStdin(_message.Message):
         __slots__ = ()
         def __init__(self) -> None: ...
@@ -238,6 +240,30 @@ class RunResponse(_message.Message):
     stderr: bytes
     exited: RunResponse.Exited
     def __init__(self, started: _Optional[_Union[RunResponse.Started, _Mapping]] = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., exited: _Optional[_Union[RunResponse.Exited, _Mapping]] = ...) -> None: ...
+
+class SignalRequest(_message.Message):
+    __slots__ = ("id", "number")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    number: int
+    def __init__(self, id: _Optional[str] = ..., number: _Optional[int] = ...) -> None: ...
+
+class SignalResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ResizeRequest(_message.Message):
+    __slots__ = ("id", "window")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    window: WindowSize
+    def __init__(self, id: _Optional[str] = ..., window: _Optional[_Union[WindowSize, _Mapping]] = ...) -> None: ...
+
+class ResizeResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class ShutdownRequest(_message.Message):
     __slots__ = ()

@@ -54,6 +54,16 @@ class AgentStub(object):
                 request_serializer=agent_dot_v1_dot_agent__pb2.RunRequest.SerializeToString,
                 response_deserializer=agent_dot_v1_dot_agent__pb2.RunResponse.FromString,
                 _registered_method=True)
+        self.Signal = channel.unary_unary(
+                '/woodlot.agent.v1.Agent/Signal',
+                request_serializer=agent_dot_v1_dot_agent__pb2.SignalRequest.SerializeToString,
+                response_deserializer=agent_dot_v1_dot_agent__pb2.SignalResponse.FromString,
+                _registered_method=True)
+        self.Resize = channel.unary_unary(
+                '/woodlot.agent.v1.Agent/Resize',
+                request_serializer=agent_dot_v1_dot_agent__pb2.ResizeRequest.SerializeToString,
+                response_deserializer=agent_dot_v1_dot_agent__pb2.ResizeResponse.FromString,
+                _registered_method=True)
         self.Shutdown = channel.unary_unary(
                 '/woodlot.agent.v1.Agent/Shutdown',
                 request_serializer=agent_dot_v1_dot_agent__pb2.ShutdownRequest.SerializeToString,
@@ -98,6 +108,20 @@ class AgentServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Signal(self, request, context):
+        """Sends a signal to a running process, or sets the size of its terminal. Calls of their own because a stdin that
+        nobody reads blocks everything behind it in a Run stream. NOT_FOUND when no process has the id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resize(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Shutdown(self, request, context):
         """Kills every container process, unmounts, syncs; the answer means all data has reached the disks. The host
         then ends the VM.
@@ -128,6 +152,16 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.Run,
                     request_deserializer=agent_dot_v1_dot_agent__pb2.RunRequest.FromString,
                     response_serializer=agent_dot_v1_dot_agent__pb2.RunResponse.SerializeToString,
+            ),
+            'Signal': grpc.unary_unary_rpc_method_handler(
+                    servicer.Signal,
+                    request_deserializer=agent_dot_v1_dot_agent__pb2.SignalRequest.FromString,
+                    response_serializer=agent_dot_v1_dot_agent__pb2.SignalResponse.SerializeToString,
+            ),
+            'Resize': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resize,
+                    request_deserializer=agent_dot_v1_dot_agent__pb2.ResizeRequest.FromString,
+                    response_serializer=agent_dot_v1_dot_agent__pb2.ResizeResponse.SerializeToString,
             ),
             'Shutdown': grpc.unary_unary_rpc_method_handler(
                     servicer.Shutdown,
@@ -243,6 +277,60 @@ class Agent(object):
             '/woodlot.agent.v1.Agent/Run',
             agent_dot_v1_dot_agent__pb2.RunRequest.SerializeToString,
             agent_dot_v1_dot_agent__pb2.RunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Signal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/woodlot.agent.v1.Agent/Signal',
+            agent_dot_v1_dot_agent__pb2.SignalRequest.SerializeToString,
+            agent_dot_v1_dot_agent__pb2.SignalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resize(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/woodlot.agent.v1.Agent/Resize',
+            agent_dot_v1_dot_agent__pb2.ResizeRequest.SerializeToString,
+            agent_dot_v1_dot_agent__pb2.ResizeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -14,7 +14,7 @@ class StartResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class AttachRequest(_message.Message):
-    __slots__ = ("open", "stdin", "close_stdin", "resize", "signal")
+    __slots__ = ("open", "stdin", "close_stdin")
     class Open(_message.Message):
         __slots__ = ("start", "stdin", "rows", "columns", "owner")
         START_FIELD_NUMBER: _ClassVar[int]
@@ -31,24 +31,13 @@ class AttachRequest(_message.Message):
     class CloseStdin(_message.Message):
         __slots__ = ()
         def __init__(self) -> None: ...
-    class Resize(_message.Message):
-        __slots__ = ("rows", "columns")
-        ROWS_FIELD_NUMBER: _ClassVar[int]
-        COLUMNS_FIELD_NUMBER: _ClassVar[int]
-        rows: int
-        columns: int
-        def __init__(self, rows: _Optional[int] = ..., columns: _Optional[int] = ...) -> None: ...
     OPEN_FIELD_NUMBER: _ClassVar[int]
     STDIN_FIELD_NUMBER: _ClassVar[int]
     CLOSE_STDIN_FIELD_NUMBER: _ClassVar[int]
-    RESIZE_FIELD_NUMBER: _ClassVar[int]
-    SIGNAL_FIELD_NUMBER: _ClassVar[int]
     open: AttachRequest.Open
     stdin: bytes
     close_stdin: AttachRequest.CloseStdin
-    resize: AttachRequest.Resize
-    signal: int
-    def __init__(self, open: _Optional[_Union[AttachRequest.Open, _Mapping]] = ..., stdin: _Optional[bytes] = ..., close_stdin: _Optional[_Union[AttachRequest.CloseStdin, _Mapping]] = ..., resize: _Optional[_Union[AttachRequest.Resize, _Mapping]] = ..., signal: _Optional[int] = ...) -> None: ...
+    def __init__(self, open: _Optional[_Union[AttachRequest.Open, _Mapping]] = ..., stdin: _Optional[bytes] = ..., close_stdin: _Optional[_Union[AttachRequest.CloseStdin, _Mapping]] = ...) -> None: ...
 
 class AttachResponse(_message.Message):
     __slots__ = ("started", "stdout", "stderr", "exited")
@@ -72,6 +61,18 @@ class SignalRequest(_message.Message):
     def __init__(self, number: _Optional[int] = ...) -> None: ...
 
 class SignalResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ResizeRequest(_message.Message):
+    __slots__ = ("rows", "columns")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    columns: int
+    def __init__(self, rows: _Optional[int] = ..., columns: _Optional[int] = ...) -> None: ...
+
+class ResizeResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 

@@ -49,6 +49,11 @@ class SupervisorStub(object):
                 request_serializer=supervisor_dot_v1_dot_supervisor__pb2.SignalRequest.SerializeToString,
                 response_deserializer=supervisor_dot_v1_dot_supervisor__pb2.SignalResponse.FromString,
                 _registered_method=True)
+        self.Resize = channel.unary_unary(
+                '/woodlot.supervisor.v1.Supervisor/Resize',
+                request_serializer=supervisor_dot_v1_dot_supervisor__pb2.ResizeRequest.SerializeToString,
+                response_deserializer=supervisor_dot_v1_dot_supervisor__pb2.ResizeResponse.FromString,
+                _registered_method=True)
         self.Stop = channel.unary_unary(
                 '/woodlot.supervisor.v1.Supervisor/Stop',
                 request_serializer=supervisor_dot_v1_dot_supervisor__pb2.StopRequest.SerializeToString,
@@ -80,7 +85,15 @@ class SupervisorServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Signal(self, request, context):
-        """Sends a signal to the container's process.
+        """Sends a signal to the container's process. Calls of their own, here and for the window size, because a stdin
+        that nobody reads blocks everything behind it in an Attach stream.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resize(self, request, context):
+        """Size of the process's terminal.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,6 +130,11 @@ def add_SupervisorServicer_to_server(servicer, server):
                     servicer.Signal,
                     request_deserializer=supervisor_dot_v1_dot_supervisor__pb2.SignalRequest.FromString,
                     response_serializer=supervisor_dot_v1_dot_supervisor__pb2.SignalResponse.SerializeToString,
+            ),
+            'Resize': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resize,
+                    request_deserializer=supervisor_dot_v1_dot_supervisor__pb2.ResizeRequest.FromString,
+                    response_serializer=supervisor_dot_v1_dot_supervisor__pb2.ResizeResponse.SerializeToString,
             ),
             'Stop': grpc.unary_unary_rpc_method_handler(
                     servicer.Stop,
@@ -210,6 +228,33 @@ class Supervisor(object):
             '/woodlot.supervisor.v1.Supervisor/Signal',
             supervisor_dot_v1_dot_supervisor__pb2.SignalRequest.SerializeToString,
             supervisor_dot_v1_dot_supervisor__pb2.SignalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resize(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/woodlot.supervisor.v1.Supervisor/Resize',
+            supervisor_dot_v1_dot_supervisor__pb2.ResizeRequest.SerializeToString,
+            supervisor_dot_v1_dot_supervisor__pb2.ResizeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,1 @@
+"""What is on disk: blobs by digest, records in SQLite, and the locks between processes."""

@@ -1,0 +1,160 @@
+"""Records of containers: what each is to be, and what it was last known to be."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import cast
+
+from woodlot.errors import AlreadyExistsError, ConfigError, IntegrityError, NotFoundError
+from woodlot.store.db import Database
+
+_COLUMNS = "id, name, created_at, spec, state"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerRecord:
+    """One container."""
+
+    id: str
+    name: str
+    created_at: datetime
+    spec: Mapping[str, object]
+    """Given when it was made, and never changed."""
+    state: Mapping[str, object]
+    """Replaced as a whole by `ContainerRecords.update_state`."""
+
+
+class ContainerRecords:
+    """The table ``containers``; every call is a transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def insert(
+        self,
+        container_id: str,
+        name: str,
+        spec: Mapping[str, object],
+        state: Mapping[str, object],
+    ) -> None:
+        """Add a container.
+
+        Args:
+            container_id: Its id.
+            name: Its name, unique.
+            spec: JSON object.
+            state: JSON object.
+
+        Raises:
+            AlreadyExistsError: The name or the id is taken, by a container or as the id of one.
+        """
+        with self._database.transaction():
+            # A name that is also an id would make one of the two unreachable.
+            rows = self._database.query(
+                "SELECT id, name FROM containers WHERE name IN (?, ?) OR id IN (?, ?)",
+                (name, container_id, name, container_id),
+            )
+            for holder, held in rows:
+                if container_id in {holder, held}:
+                    raise AlreadyExistsError(f"the container id {container_id} is taken")
+                raise AlreadyExistsError(
+                    f"the name {name!r} is taken by container {str(holder)[:12]}",
+                    hint=f"remove it with `container rm {name}`, or choose another --name",
+                )
+            self._database.change(
+                "INSERT INTO containers (id, name, created_at, spec, state) VALUES (?, ?, ?, ?, ?)",
+                (
+                    container_id,
+                    name,
+                    datetime.now(UTC).isoformat(),
+                    json.dumps(spec),
+                    json.dumps(state),
+                ),
+            )
+
+    def get(self, key: str) -> ContainerRecord:
+        """The container that ``key`` names: its id, its name, or the start of one id only.
+
+        Raises:
+            NotFoundError: There is none.
+            ConfigError: Several ids start so.
+        """
+        exact = self._database.query(
+            f"SELECT {_COLUMNS} FROM containers WHERE id = ?1 OR name = ?1"  # noqa: S608 - a constant
+            " ORDER BY id <> ?1 LIMIT 1",
+            (key,),
+        )
+        if exact:
+            return _record(exact[0])
+        # substr rather than LIKE: a key may hold % and _.
+        rows = self._database.query(
+            f"SELECT {_COLUMNS} FROM containers WHERE substr(id, 1, length(?1)) = ?1"  # noqa: S608
+            " ORDER BY id LIMIT 6",
+            (key,),
+        )
+        if not key or not rows:
+            raise NotFoundError(
+                f"no such container: {key}", hint="list them with `container list --all`"
+            )
+        if len(rows) > 1:
+            names = ", ".join(f"{str(row[0])[:12]} ({row[1]})" for row in rows[:5])
+            more = ", …" if len(rows) > 5 else ""
+            raise ConfigError(
+                f"{key!r} is the start of several container ids: {names}{more}",
+                hint="give more of the id, or the name",
+            )
+        return _record(rows[0])
+
+    def list(self) -> list[ContainerRecord]:
+        """All containers, oldest first."""
+        return [
+            _record(row)
+            for row in self._database.query(
+                f"SELECT {_COLUMNS} FROM containers ORDER BY created_at, id"  # noqa: S608
+            )
+        ]
+
+    def update_state(self, container_id: str, state: Mapping[str, object]) -> None:
+        """Replace the state of a container.
+
+        Raises:
+            NotFoundError: There is none with this id.
+        """
+        if not self._database.change(
+            "UPDATE containers SET state = ? WHERE id = ?", (json.dumps(state), container_id)
+        ):
+            raise NotFoundError(f"no such container: {container_id}")
+
+    def delete(self, container_id: str) -> bool:
+        """Remove a record; whether there was one."""
+        return self._database.change("DELETE FROM containers WHERE id = ?", (container_id,)) > 0
+
+    def name_taken(self, name: str) -> bool:
+        """Whether a container has this name, or this id."""
+        rows = self._database.query(
+            "SELECT 1 FROM containers WHERE name = ?1 OR id = ?1 LIMIT 1", (name,)
+        )
+        return bool(rows)
+
+
+def _record(row: tuple[object, ...]) -> ContainerRecord:
+    container_id, name, created_at, spec, state = row
+    what = f"record of container {container_id}"
+    return ContainerRecord(
+        id=str(container_id),
+        name=str(name),
+        created_at=datetime.fromisoformat(str(created_at)),
+        spec=_object(spec, what),
+        state=_object(state, what),
+    )
+
+
+def _object(text: object, what: str) -> dict[str, object]:
+    try:
+        value: object = json.loads(str(text))
+    except ValueError as error:
+        raise IntegrityError(f"{what} is damaged: {error}") from error
+    if not isinstance(value, dict):
+        raise IntegrityError(f"{what} is damaged: not an object")
+    return cast("dict[str, object]", value)

@@ -1,0 +1,49 @@
+"""Everything on disk: blobs, images, containers."""
+
+import contextlib
+from collections.abc import AsyncGenerator, Generator
+
+from woodlot.paths import Paths
+from woodlot.store.containers import ContainerRecords
+from woodlot.store.content import ContentStore
+from woodlot.store.db import Database
+from woodlot.store.images import ImageRecords
+from woodlot.store.locks import hold, hold_sync, try_hold
+
+
+class Store:
+    """The store of one installation; cheap to make, opens things when they are used.
+
+    Whatever is not reachable from a record may be swept away at any time, except while somebody is `using` the
+    store. So: who looks something up and then records that it needs it does both inside `using`.
+    """
+
+    def __init__(self, paths: Paths) -> None:
+        self.paths = paths
+        self.database = Database(paths.database)
+        self.content = ContentStore(paths.content)
+        self.images = ImageRecords(self.database)
+        self.containers = ContainerRecords(self.database)
+        self._lock = paths.data / "store.lock"
+
+    @contextlib.asynccontextmanager
+    async def using(self) -> AsyncGenerator[None]:
+        """Nothing is swept away during the block; waits for a sweep that is under way."""
+        async with hold(self._lock, shared=True):
+            yield
+
+    @contextlib.contextmanager
+    def using_sync(self) -> Generator[None]:
+        """As `using`, blocking the thread while it waits."""
+        with hold_sync(self._lock, shared=True):
+            yield
+
+    @contextlib.contextmanager
+    def try_sweeping(self) -> Generator[bool]:
+        """Nobody else uses the store during the block, if it is told True; never waits."""
+        with try_hold(self._lock) as held:
+            yield held
+
+    def close(self) -> None:
+        """Close the database."""
+        self.database.close()

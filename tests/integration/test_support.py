@@ -25,7 +25,7 @@ def test_auth_registry_wants_its_password(
 ) -> None:
     require_programs("skopeo")
     assert auth_registry.ca is not None
-    argv = ["skopeo", "inspect", "--cert-dir", auth_registry.ca.parent, "--creds", credentials]
+    argv = ["skopeo", "inspect", "--cert-dir", str(auth_registry.ca.parent), "--creds", credentials]
     done = subprocess.run(
         [*argv, f"docker://{auth_registry.reference('busybox:1.35')}"],
         capture_output=True,

@@ -1,0 +1,1 @@
+"""Local images: pulling, listing, deleting."""

@@ -1,0 +1,147 @@
+"""Deleting images, and sweeping away what nothing needs any more."""
+
+import contextlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from woodlot.errors import NotFoundError, StateError
+from woodlot.image.local import find_variants, reachable, rootfs_path
+from woodlot.oci.digest import Digest, short
+from woodlot.oci.reference import Reference, parse_reference
+from woodlot.store.containers import ContainerRecord
+from woodlot.store.images import ImageRecord
+from woodlot.store.store import Store
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+_ROOTFS = re.compile(r"[0-9a-f]{64}\.erofs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swept:
+    """What a sweep removed."""
+
+    blobs: int = 0
+    rootfs: int = 0
+    bytes_freed: int = 0
+
+
+def delete(store: Store, reference: Reference | str, *, force: bool = False) -> Reference:
+    """Forget an image; `sweep` then frees its space.
+
+    Args:
+        store: Where.
+        reference: Its name.
+        force: Also when stopped containers were made from it; they keep their root filesystem.
+
+    Returns:
+        The name that was forgotten.
+
+    Raises:
+        NotFoundError: There is no such image.
+        StateError: A container was made from it, and from no other name of it.
+    """
+    if isinstance(reference, str):
+        reference = parse_reference(reference)
+    with store.database.transaction():
+        record = store.images.get(str(reference))
+        if record is None:
+            raise NotFoundError(
+                f"no such image: {reference.familiar}",
+                hint="list them with `container image list`",
+            )
+        for container in _users(store, record):
+            running = container.state.get("state") not in {"stopped", "created"}
+            if running or not force:
+                raise StateError(
+                    f"image {reference.familiar} is used by container {container.name}"
+                    + (", which is running" if running else ""),
+                    details=f"container id {container.id}",
+                    hint=f"container rm {'--force ' if running else ''}{container.name}",
+                )
+        store.images.delete(record.reference)
+    return reference
+
+
+def sweep(store: Store) -> Swept | None:
+    """Remove blobs and root filesystems that no image and no container needs.
+
+    Returns:
+        What was removed; None if somebody is pulling or creating, when nothing may be removed. The next sweep
+        does it then.
+    """
+    with store.try_sweeping() as alone:
+        if not alone:
+            return None
+        roots, keep_rootfs = _roots(store)
+        blobs = rootfs = freed = 0
+        keep: set[Digest] = set()
+        for root in roots:
+            keep |= reachable(store.content, root)
+            for variant in find_variants(store.content, root, what=short(root)):
+                keep_rootfs.add(rootfs_path(store.paths, variant.config.diff_ids).name)
+        for digest in list(store.content.list()):
+            if digest not in keep:
+                freed += store.content.delete(digest)
+                blobs += 1
+        for path in _files(store.paths.rootfs):
+            if path.name in keep_rootfs:
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                freed += path.stat().st_blocks * 512
+                path.unlink()
+                rootfs += path.suffix == ".erofs"
+        # With nobody downloading, what is left there is of pulls that ended early; recent ones may be resumed.
+        freed += store.content.clean_ingest()
+        return Swept(blobs=blobs, rootfs=rootfs, bytes_freed=freed)
+
+
+def _users(store: Store, record: ImageRecord) -> Iterator[ContainerRecord]:
+    """Containers made from the image, unless another name keeps the same bytes."""
+    digests = _digests_of(store, record)
+    others = [other for other in store.images.list() if other.reference != record.reference]
+    for other in others:
+        digests -= _digests_of(store, other)
+    for container in store.containers.list():
+        if digests & {container.spec.get("image_digest")}:
+            yield container
+
+
+def _digests_of(store: Store, record: ImageRecord) -> set[object]:
+    variants = find_variants(store.content, record.digest, what=record.reference)
+    return {record.digest, *(variant.digest for variant in variants)}
+
+
+def _roots(store: Store) -> tuple[set[Digest], set[str]]:
+    """Digests and names of root filesystems that a record mentions, anywhere in it."""
+    digests = {record.digest for record in store.images.list()}
+    rootfs: set[str] = set()
+    for container in store.containers.list():
+        for text in _strings((container.spec, container.state)):
+            digests.update(Digest(match[0]) for match in _DIGEST.finditer(text))
+            rootfs.update(match[0] for match in _ROOTFS.finditer(text))
+    return digests, rootfs
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for pair in cast("dict[object, object]", value).items():
+            yield from _strings(pair)
+    elif isinstance(value, list | tuple):
+        for item in cast("Iterable[object]", value):
+            yield from _strings(item)
+
+
+def _files(directory: Path) -> list[Path]:
+    """Root filesystems, their locks, and what killed builds left behind."""
+    if not directory.is_dir():
+        return []
+    return [
+        path
+        for path in directory.iterdir()
+        if path.suffix in {".erofs", ".lock"} or (path.name[0] == "." and path.suffix == ".tmp")
+    ]

@@ -73,7 +73,7 @@ class Tree:
         """
         head, _, base = entry.name.rpartition(b"/")
         if base in _DOTS:
-            parts = self._clean(entry.name)
+            parts = self._clean(entry.name, entry)
             if not parts:
                 self._set_root(entry)
                 return None
@@ -83,7 +83,7 @@ class Tree:
             clean = entry.name.removeprefix(b"./")
             if clean.startswith(_AUFS_PREFIX) and clean != _OPAQUE:
                 return self._aufs(entry, clean)
-        parent = self._parents.get(head) or self._find_parent(head)
+        parent = self._parents.get(head) or self._find_parent(head, entry)
         if base.startswith(_WHITEOUT):
             self._white_out(parent, base)
             return None
@@ -232,7 +232,7 @@ class Tree:
 
     # Finding
 
-    def _clean(self, name: bytes) -> list[bytes]:
+    def _clean(self, name: bytes, entry: TarEntry) -> list[bytes]:
         """The components of a name, with ``.``, ``..`` and empty ones taken away.
 
         Raises:
@@ -244,14 +244,16 @@ class Tree:
                 if parts:
                     parts.pop()
                 elif not name.startswith(b"/"):
-                    raise IntegrityError(f"{self._what}: {_short(name)} leaves the root directory")
+                    raise IntegrityError(
+                        f"{self._what}: {_shown(entry)} leaves the root directory by its name or link"
+                    )
             elif part not in {b"", b"."}:
                 parts.append(part)
         return parts
 
-    def _find_parent(self, head: bytes) -> Directory:
+    def _find_parent(self, head: bytes, entry: TarEntry) -> Directory:
         """The directory of this name; what is missing of it is made, and what is no directory is replaced."""
-        parent = self._walk(self._clean(head), make=True)
+        parent = self._walk(self._clean(head, entry), make=True)
         assert parent is not None  # noqa: S101 - it was made
         if len(self._parents) >= _CACHED_PARENTS:
             self._parents.clear()
@@ -298,7 +300,7 @@ class Tree:
         if entry.link.removeprefix(b"./").startswith(_AUFS_LINKS):
             node = self._aufs_links.get(entry.link.removeprefix(b"./"))
         else:
-            parts = self._clean(entry.link)
+            parts = self._clean(entry.link, entry)
             base = parts.pop() if parts else b""
             directory = self._walk(parts, make=False)
             node = directory.children.get(base) if directory else None

@@ -1,0 +1,1 @@
+"""Virtual machine monitors behind one seam, and which accelerator they may use."""

@@ -82,7 +82,7 @@ class VirtualMachine(Protocol):
 
     @property
     def control_target(self) -> str:
-        """gRPC target of the agent: ``unix:/…/a.sock`` or ``vsock:CID:1024``."""
+        """Where the agent is reached, as a gRPC target: ``unix:/…/a.sock`` or ``vsock:CID:1024``."""
         ...
 
     async def wait(self) -> VmExit:

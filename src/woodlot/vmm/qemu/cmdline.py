@@ -1,0 +1,257 @@
+"""QEMU's arguments, from values.
+
+Small pure functions, joined by `build_argv`. Nothing here asks the host anything. docs/design/vmm.md tells why each
+option is what it is and what was measured.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+
+from woodlot.errors import ConfigError
+from woodlot.units import MIB
+from woodlot.vmm.base import CONTROL_PORT_NAME, Accelerator, Arch, Disk, UserNetwork, VmSpec
+
+MAX_SERIAL_BYTES = 20  # VIRTIO_BLK_ID_BYTES, linux/virtio_blk.h
+
+# Only what QEMU does not need once it runs: it neither forks, nor execs, nor gains rights.
+_SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+_COMMON_KERNEL_ARGS = (
+    # Only errors: each byte on a serial port costs an exit. A panic is still shown, whole.
+    "quiet",
+    # A panic ends the VM at once: -no-reboot turns the reset into an end.
+    "panic=-1",
+    "random.trust_cpu=on",
+    # Ours, not the guest's: names such as eth0 are expected.
+    "net.ifnames=0",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Channels:
+    """Descriptors and numbers that exist only once the host has given them."""
+
+    qmp_fd: int
+    """A connected socket that the QEMU process inherits."""
+    control_fd: int | None
+    """A listening socket that the QEMU process inherits; None when ``vsock_cid`` carries control."""
+    vsock_cid: int | None = None
+
+
+def build_argv(binary: Path, spec: VmSpec, channels: Channels) -> list[str]:
+    """The whole command line.
+
+    Raises:
+        ConfigError: The spec holds something that QEMU cannot do.
+    """
+    return [
+        os.fspath(binary),
+        *base_args(spec.name),
+        *sandbox_args(sys.platform),
+        *machine_args(spec.arch, spec.accelerator),
+        *accelerator_args(spec.accelerator),
+        *processor_args(spec.arch, spec.accelerator, spec.vcpus),
+        *memory_args(spec.memory_bytes),
+        *kernel_args(spec),
+        *monitor_args(channels.qmp_fd),
+        *console_args(spec.console_log),
+        *control_args(channels),
+        *[arg for index, disk in enumerate(spec.disks) for arg in disk_args(index, disk)],
+        *network_args(spec.network),
+        *entropy_args(),
+        *balloon_args(),
+    ]
+
+
+def escape(value: str | os.PathLike[str]) -> str:
+    """A value for use inside an option with commas: QEMU reads ``,,`` as one comma.
+
+    Raises:
+        ConfigError: It holds a NUL or a newline.
+    """
+    text = os.fspath(value)
+    if "\0" in text or "\n" in text:
+        raise ConfigError(f"a name with a control character cannot be given to QEMU: {text!r}")
+    return text.replace(",", ",,")
+
+
+def base_args(name: str) -> list[str]:
+    """What every machine has: no devices but ours, no window, an end instead of a reboot."""
+    return [
+        "-name", f"guest={escape(name)},debug-threads=on",
+        "-no-user-config",
+        "-nodefaults",
+        "-display", "none",
+        "-no-reboot",
+    ]  # fmt: skip
+
+
+def sandbox_args(platform: str) -> list[str]:
+    """System calls QEMU gives up; seccomp is Linux's."""
+    return ["-sandbox", _SANDBOX] if platform == "linux" else []
+
+
+def machine_args(arch: Arch, accelerator: Accelerator) -> list[str]:
+    """The board, without the parts that only cost start time."""
+    common = "memory-backend=ram,dump-guest-core=off,mem-merge=off"
+    match arch:
+        case Arch.AMD64:
+            # SMM and the HPET slow the firmware and the kernel's clock calibration; vmport is VMware's.
+            return ["-machine", f"pc,usb=off,vmport=off,hpet=off,smm=off,{common}"]
+        case Arch.ARM64:
+            gic = "" if accelerator is Accelerator.HVF else ",gic-version=max"
+            return ["-machine", f"virt{gic},{common}"]
+        case _:
+            assert_never(arch)
+
+
+def accelerator_args(accelerator: Accelerator) -> list[str]:
+    """What runs the guest's instructions."""
+    match accelerator:
+        case Accelerator.KVM:
+            return ["-accel", "kvm"]
+        case Accelerator.HVF:
+            return ["-accel", "hvf"]
+        case Accelerator.TCG:
+            return ["-accel", "tcg,thread=multi"]
+        case _:
+            assert_never(accelerator)
+
+
+def processor_args(arch: Arch, accelerator: Accelerator, vcpus: int) -> list[str]:
+    """CPU model and count."""
+    if accelerator is not Accelerator.TCG:
+        model = "host"
+    elif arch is Arch.ARM64:
+        # Pointer authentication with the architected algorithm is half of all emulated time.
+        model = "max,pauth-impdef=on"
+    else:
+        model = "max"
+    return ["-cpu", model, "-smp", str(vcpus)]
+
+
+def memory_args(memory_bytes: int) -> list[str]:
+    """RAM: anonymous memory of the QEMU process, given back as the guest reports pages free.
+
+    A named backend, so that a file (a saved template, mapped privately) or shared memory (virtio-fs) can take its place.
+    """
+    size_mib = memory_bytes // MIB
+    return ["-m", f"{size_mib}M", "-object", f"memory-backend-ram,id=ram,size={size_mib}M"]
+
+
+def kernel_args(spec: VmSpec) -> list[str]:
+    """Kernel, initial RAM filesystem and kernel command line."""
+    for argument in spec.kernel_cmdline:
+        if not argument or any(character in argument for character in "\0\n\r"):
+            raise ConfigError(f"{argument!r} cannot be a kernel argument")
+    return [
+        "-kernel", os.fspath(spec.kernel),
+        "-initrd", os.fspath(spec.initramfs),
+        "-append", " ".join([*kernel_cmdline(spec.arch), *spec.kernel_cmdline]),
+    ]  # fmt: skip
+
+
+def kernel_cmdline(arch: Arch) -> tuple[str, ...]:
+    """Our own kernel arguments; those of a spec follow, and the last of a kind wins."""
+    match arch:
+        case Arch.AMD64:
+            return (
+                "console=ttyS0",
+                *_COMMON_KERNEL_ARGS,
+                # Through the keyboard controller a reboot waits; a triple fault is at once.
+                "reboot=t",
+                # There is one PCI bus, and no keyboard or mouse to look for.
+                "pci=lastbus=0",
+                "i8042.noaux", "i8042.nokbd", "i8042.nopnp", "i8042.dumbkbd",
+                "8250.nr_uarts=1",
+                "no_timer_check",
+            )  # fmt: skip
+        case Arch.ARM64:
+            return ("console=ttyAMA0", *_COMMON_KERNEL_ARGS)
+        case _:
+            assert_never(arch)
+
+
+def monitor_args(qmp_fd: int) -> list[str]:
+    """QMP on an inherited socket."""
+    return [
+        "-chardev", f"socket,id=qmp,fd={qmp_fd}",
+        "-mon", "chardev=qmp,mode=control",
+    ]  # fmt: skip
+
+
+def console_args(console_log: Path) -> list[str]:
+    """The first serial port, into a file; appended to, so that the file may be cut at any time."""
+    return [
+        "-chardev", f"file,id=console,path={escape(console_log)},append=on",
+        "-serial", "chardev:console",
+    ]  # fmt: skip
+
+
+def control_args(channels: Channels) -> list[str]:
+    """The agent's stream."""
+    args: list[str] = []
+    if channels.vsock_cid is not None:
+        args += ["-device", f"vhost-vsock-pci,guest-cid={channels.vsock_cid}"]
+    if channels.control_fd is not None:
+        args += [
+            "-device", "virtio-serial-pci,max_ports=2",
+            "-chardev", f"socket,id=control,fd={channels.control_fd},server=on,wait=off",
+            "-device", f"virtserialport,chardev=control,id=control-port,name={CONTROL_PORT_NAME}",
+        ]  # fmt: skip
+    return args
+
+
+def disk_args(index: int, disk: Disk) -> list[str]:
+    """A raw file as a virtio disk.
+
+    Writes go through the host's page cache and reach the disk when the guest flushes. What the guest discards, or
+    writes as zeros, becomes a hole. A host without space is an I/O error in the guest, not a VM that stops silently.
+    QEMU's own locks let any number of VMs read a file and one write it.
+
+    Raises:
+        ConfigError: The serial is too long.
+    """
+    if len(disk.serial.encode()) > MAX_SERIAL_BYTES:
+        raise ConfigError(
+            f"a disk's serial has at most {MAX_SERIAL_BYTES} bytes, got {disk.serial!r}"
+        )
+    node = f"disk{index}"
+    options = "read-only=on" if disk.read_only else "discard=unmap,detect-zeroes=unmap"
+    errors = "" if disk.read_only else ",werror=report,rerror=report"
+    return [
+        "-blockdev", f"driver=file,node-name={node},filename={escape(disk.path)},{options}",
+        "-device", f"virtio-blk-pci,drive={node},serial={escape(disk.serial)}{errors}",
+    ]  # fmt: skip
+
+
+def network_args(network: UserNetwork | None) -> list[str]:
+    """A network card behind QEMU's own TCP/IP stack, or none at all."""
+    if network is None:
+        return []
+    return [
+        "-netdev", "user,id=net0,ipv4=on,ipv6=off,net=10.0.2.0/24",
+        # Nothing boots from it, so its boot ROM (a package of its own) is not needed.
+        "-device", f"virtio-net-pci,netdev=net0,mac={escape(network.mac)},romfile=",
+    ]  # fmt: skip
+
+
+def entropy_args() -> list[str]:
+    """Random numbers from the host."""
+    return ["-device", "virtio-rng-pci"]
+
+
+def balloon_args() -> list[str]:
+    """Memory the guest reports as free goes back to the host."""
+    return ["-device", "virtio-balloon-pci,free-page-reporting=on"]
+
+
+def describe(argv: Sequence[str]) -> str:
+    """A command line as a person would type it."""
+    import shlex
+
+    return shlex.join(argv)

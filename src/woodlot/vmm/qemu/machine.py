@@ -1,0 +1,370 @@
+"""A virtual machine run by a QEMU process of its own."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+import secrets
+import socket
+import sys
+from collections.abc import AsyncGenerator, Generator, Mapping
+from pathlib import Path
+from typing import cast
+
+from woodlot import process
+from woodlot.errors import StateError, VmmError, VmmTimeoutError
+from woodlot.vmm.base import CONTROL_VSOCK_PORT, Accelerator, Arch, VmExit, VmSpec
+from woodlot.vmm.qemu import binary, cmdline, console
+from woodlot.vmm.qemu.qmp import Event, Qmp, QmpClosedError
+
+log = logging.getLogger(__name__)
+
+GREETING_TIMEOUT_S = 30.0
+STOP_GRACE_S = 5.0
+_LAST_EVENTS_S = 2.0
+_STDERR_TAIL_BYTES = 2000
+_CONTROL_CHARDEV = "control"
+_CONTROL_PORT = "control-port"
+
+# Reason of QEMU's event SHUTDOWN → our words, and whether the guest's data is as the guest left it.
+_ENDS = {
+    "guest-shutdown": ("guest shut down", True),
+    "guest-reset": ("guest rebooted", False),
+    "guest-panic": ("guest panicked", False),
+    "host-qmp-quit": ("ended by command", True),
+    "host-signal": ("ended by signal SIGTERM", False),
+}
+# Words in QEMU's last lines → what to do about it.
+_HINTS = (
+    (b"KVM kernel module: Permission denied", "sudo usermod -aG kvm $USER, then log in again"),
+    (b"KVM kernel module: No such file", "load KVM (modprobe kvm_intel or kvm_amd), or set vm.accel=tcg"),
+    (b"cannot set up guest memory", "give the container less memory, or free some on the host"),
+    (b"Cannot allocate memory", "give the container less memory, or free some on the host"),
+    (b"could not load PC BIOS", "install QEMU's firmware (Debian: seabios, qemu-system-data)"),
+    (b"failed to find romfile", "install QEMU's boot ROMs (Debian: qemu-system-data)"),
+    (b'Failed to get "write" lock', "another virtual machine uses this disk: stop it first"),
+    (b'Failed to get shared "write" lock', "another virtual machine writes this disk: stop it first"),
+    (b"sandbox support is not enabled", "install a QEMU that was built with seccomp"),
+    (b"No space left on device", "free some space on the host's disk"),
+)  # fmt: skip
+
+
+class QemuMachine:
+    """A running QEMU process; made by `QemuVmm.start`, over when that block ends."""
+
+    def __init__(self, spec: VmSpec, child: process.Child, control_target: str) -> None:
+        self._spec = spec
+        self._child = child
+        self._control_target = control_target
+        self._qmp: Qmp | None = None
+        self._shutdown_reason: str | None = None
+        self._cpu_failed = False
+        self._agent_opened = asyncio.Event()
+        self._ended: asyncio.Task[VmExit] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Process id of QEMU."""
+        return self._child.pid
+
+    @property
+    def control_target(self) -> str:
+        """Where the agent is reached, as a gRPC target."""
+        return self._control_target
+
+    async def wait(self) -> VmExit:
+        """Return once QEMU has ended; may be called any number of times."""
+        return await asyncio.shield(self._watch())
+
+    def kill(self) -> None:
+        """End it now, as pulling the plug does; harmless after the end."""
+        self._child.kill()
+
+    async def execute(self, command: str, **arguments: object) -> object:
+        """Run a QMP command; what it returned.
+
+        Raises:
+            VmmError: QEMU refused it (`QmpCommandError`) or is gone (`QmpClosedError`).
+        """
+        if self._qmp is None:
+            raise StateError("QEMU does not answer commands yet")
+        return await self._qmp.execute(command, **arguments)
+
+    async def pause(self) -> None:
+        """Stop the vCPUs; the guest's clocks stand."""
+        await self.execute("stop")
+
+    async def resume(self) -> None:
+        """Let the vCPUs run on."""
+        await self.execute("cont")
+
+    async def wait_agent(self) -> None:
+        """Return once the guest has opened the agent's virtio-serial port: its kernel and its agent run.
+
+        Only where the port carries control, or was asked for beside vsock.
+
+        Raises:
+            VmmError: The VM ended first.
+        """
+        opened = asyncio.ensure_future(self._agent_opened.wait())
+        try:
+            await asyncio.wait((opened, self._watch()), return_when=asyncio.FIRST_COMPLETED)
+            if not opened.done():
+                ended = self._watch().result()
+                raise VmmError(f"the virtual machine ended: {ended.reason}")
+        finally:
+            opened.cancel()
+
+    # For QemuVmm.
+
+    async def connect(self, sock: socket.socket) -> None:
+        """Open QMP, which QEMU serves once all of the machine has been put together."""
+        self._qmp = await Qmp.open(sock, self._on_event)
+        # An event before this was not sent to anyone.
+        for device in _dicts(await self._qmp.execute("query-chardev")):
+            if device.get("label") == _CONTROL_CHARDEV and device.get("frontend-open") is True:
+                self._agent_opened.set()
+        self._watch()
+
+    async def close(self) -> None:
+        """Stop QEMU if it runs, and reap it."""
+        try:
+            await self._child.stop(grace_s=STOP_GRACE_S)
+            if self._ended is not None:
+                await asyncio.wait((self._ended,))
+        finally:
+            if self._qmp is not None:
+                await self._qmp.close()
+
+    def _on_event(self, name: str, data: Event) -> None:
+        log.debug("QEMU event %s %s", name, data)
+        if name == "SHUTDOWN":
+            self._shutdown_reason = str(data.get("reason", "unknown"))
+        elif name == "VSERPORT_CHANGE" and data.get("id") == _CONTROL_PORT:
+            if data.get("open") is True:
+                self._agent_opened.set()
+        elif name == "STOP":
+            task = asyncio.ensure_future(self._check_stopped())
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def _check_stopped(self) -> None:
+        """A vCPU that the accelerator cannot run leaves a VM that stands still for ever: end it."""
+        with contextlib.suppress(VmmError):
+            status = await self.execute("query-status")
+            for state in _dicts([status]):
+                if state.get("status") == "internal-error":
+                    self._cpu_failed = True
+                    self.kill()
+
+    def _watch(self) -> "asyncio.Task[VmExit]":
+        if self._ended is None:
+            self._ended = asyncio.create_task(self._wait_end(), name=f"vm {self._spec.name}")
+        return self._ended
+
+    async def _wait_end(self) -> VmExit:
+        status = await self._child.wait()
+        if self._qmp is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_EVENTS_S):
+                    await self._qmp.finished()
+        spec = self._spec
+        return describe_end(
+            status,
+            self._shutdown_reason,
+            panic=console.panic_line(spec.console_log),
+            failed_accelerator=spec.accelerator.value.upper() if self._cpu_failed else None,
+            last_words=console.printable(_last_line(console.tail(spec.vmm_log, 4096))),
+        )
+
+
+def describe_end(
+    status: int,
+    shutdown_reason: str | None,
+    *,
+    panic: str | None = None,
+    failed_accelerator: str | None = None,
+    last_words: str = "",
+) -> VmExit:
+    """How a VM ended, from all that is known.
+
+    Args:
+        status: Exit status of QEMU, negative for a signal.
+        shutdown_reason: Of the last event SHUTDOWN (QEMU, qapi/run-state.json, ShutdownCause); None if there was none.
+        panic: The guest kernel's panic on the console.
+        failed_accelerator: What reported that it cannot run the guest's processor, whereupon we ended QEMU.
+        last_words: QEMU's last line.
+    """
+    if failed_accelerator is not None:
+        return VmExit(reason=f"{failed_accelerator} could not run the guest", orderly=False)
+    # panic=-1 on the kernel's command line makes a panic a reset.
+    if panic and shutdown_reason in {"guest-reset", "guest-panic"}:
+        return VmExit(reason=f"guest panicked: {panic}", orderly=False)
+    if shutdown_reason is not None:
+        reason, orderly = _ENDS.get(shutdown_reason, (f"QEMU ended: {shutdown_reason}", False))
+        return VmExit(reason=reason, orderly=orderly)
+    if status < 0:
+        return VmExit(reason=f"ended by {process.describe_status(status)}", orderly=False)
+    what = f"QEMU ended with {process.describe_status(status)}"
+    return VmExit(reason=f"{what}: {last_words}" if last_words else what, orderly=False)
+
+
+class QemuVmm:
+    """Virtual machines by QEMU.
+
+    Args:
+        arch: Architecture of the guests.
+        vsock: Carry control over vhost-vsock where the host lets us use it. Off by default: a virtio-serial port
+            works everywhere.
+    """
+
+    name = "qemu"
+
+    def __init__(self, arch: Arch, *, vsock: bool = False) -> None:
+        self._arch = arch
+        self._vsock = vsock
+
+    def version(self) -> str:
+        """Version for people.
+
+        Raises:
+            NotFoundError: QEMU is not installed.
+            UnsupportedError: It is too old.
+        """
+        return binary.read_version(binary.find_qemu(self._arch)).text
+
+    def accelerators(self) -> tuple[Accelerator, ...]:
+        """What this host may offer for guests of this architecture, best first."""
+        native = {"x86_64": Arch.AMD64, "aarch64": Arch.ARM64, "arm64": Arch.ARM64}
+        if native.get(platform.machine()) is not self._arch:
+            return (Accelerator.TCG,)
+        if sys.platform == "darwin":
+            return (Accelerator.HVF, Accelerator.TCG)
+        if Path("/dev/kvm").exists():
+            return (Accelerator.KVM, Accelerator.TCG)
+        return (Accelerator.TCG,)
+
+    @contextlib.asynccontextmanager
+    async def start(self, spec: VmSpec) -> AsyncGenerator[QemuMachine]:
+        """Run a VM for the life of the block; entered when QEMU answers, before the guest is up.
+
+        The console log starts empty, the monitor's log is appended to. The control socket is made here and removed at
+        the end; it accepts connections at once, and holds what is sent until the agent reads it.
+
+        Raises:
+            NotFoundError: QEMU is not installed.
+            VmmError: It could not start; details hold its command line and last words.
+        """
+        program = binary.find_qemu(self._arch)
+        async with contextlib.AsyncExitStack() as stack:
+            cid = _pick_cid() if self._vsock and vsock_is_usable() else None
+            listener = None
+            target = f"vsock:{cid}:{CONTROL_VSOCK_PORT}"
+            if cid is None:
+                listener = stack.enter_context(_listen(spec.control_socket))
+                target = f"unix:{spec.control_socket}"
+            _make_private(spec.console_log)
+            log_start = spec.vmm_log.stat().st_size if spec.vmm_log.exists() else 0
+            ours, theirs = socket.socketpair()
+            with theirs:
+                argv = cmdline.build_argv(
+                    program,
+                    spec,
+                    cmdline.Channels(
+                        qmp_fd=theirs.fileno(),
+                        control_fd=listener.fileno() if listener else None,
+                        vsock_cid=cid,
+                    ),
+                )
+                fds = [theirs.fileno(), *([listener.fileno()] if listener else [])]
+                try:
+                    child = process.spawn(argv, log_path=spec.vmm_log, pass_fds=fds)
+                except BaseException:
+                    ours.close()
+                    raise
+            if listener is not None:
+                # From here on QEMU's copy is the only one: a client learns at once when it is gone.
+                listener.close()
+            vm = QemuMachine(spec, child, target)
+            stack.push_async_callback(vm.close)
+            await _connect(vm, ours, child, spec, log_start)
+            yield vm
+
+
+async def _connect(
+    vm: QemuMachine, sock: socket.socket, child: process.Child, spec: VmSpec, log_start: int
+) -> None:
+    try:
+        async with asyncio.timeout(GREETING_TIMEOUT_S):
+            await vm.connect(sock)
+    except TimeoutError as error:
+        raise VmmTimeoutError(
+            f"QEMU for {spec.name} did not answer within {GREETING_TIMEOUT_S:g} s",
+            details=_facts(child, spec.vmm_log, log_start),
+        ) from error
+    except QmpClosedError as error:
+        # It usually ends by itself, and then its status and last words are the reason; if not, it is of no use.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_EVENTS_S):
+                await child.wait()
+        status = child.status
+        how = process.describe_status(status) if status is not None else error.message
+        words = console.tail(spec.vmm_log, _STDERR_TAIL_BYTES, start=log_start)
+        last = console.printable(_last_line(words))
+        raise VmmError(
+            f"QEMU for {spec.name} could not start ({how})" + (f": {last}" if last else ""),
+            details=_facts(child, spec.vmm_log, log_start),
+            hint=next((hint for sign, hint in _HINTS if sign in words), None),
+        ) from error
+
+
+def vsock_is_usable() -> bool:
+    """Whether this process may give a VM a vsock device."""
+    try:
+        os.close(os.open("/dev/vhost-vsock", os.O_RDWR))
+    except OSError:
+        return False
+    return True
+
+
+def _pick_cid() -> int:
+    # 0 to 2 and the highest mean something (linux/vm_sockets.h). Whoever draws one that is in use fails to start.
+    return 3 + secrets.randbelow(0x7FFF_FFFF - 3)
+
+
+@contextlib.contextmanager
+def _listen(path: Path) -> Generator[socket.socket]:
+    """A listening socket at ``path``, for us alone; one left by a process that died is replaced."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        try:
+            path.unlink(missing_ok=True)
+            listener.bind(os.fspath(path))
+            path.chmod(0o600)
+            listener.listen(1)
+        except OSError as error:
+            raise VmmError(f"cannot make the socket {path}: {error.strerror or error}") from error
+        try:
+            yield listener
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _make_private(path: Path) -> None:
+    """An empty file only we can read."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
+
+
+def _dicts(values: object) -> list[Mapping[str, object]]:
+    """Those of QEMU's answers that are objects."""
+    items = cast("list[object]", values) if isinstance(values, list) else []
+    return [cast("Mapping[str, object]", item) for item in items if isinstance(item, dict)]
+
+
+def _facts(child: process.Child, vmm_log: Path, log_start: int) -> str:
+    words = console.tail(vmm_log, _STDERR_TAIL_BYTES, start=log_start).decode("utf-8", "replace")
+    return f"{cmdline.describe(child.argv)}\n{words}".strip()
+
+
+def _last_line(text: bytes) -> bytes:
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else b""

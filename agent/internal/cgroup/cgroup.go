@@ -1,0 +1,197 @@
+// Package cgroup places the agent and the container in the unified hierarchy.
+package cgroup
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"woodlot.dev/agent/internal/fail"
+)
+
+// Mountpoint is where boot mounts the hierarchy.
+const Mountpoint = "/sys/fs/cgroup"
+
+const (
+	agentMemoryMin = "50331648"
+	cpuPeriodUs    = 100_000
+)
+
+// SetupAgent moves the calling process to a group of its own, with memory that no container can press out of it, and
+// hands all controllers the kernel has to the groups below the root.
+func SetupAgent() error {
+	for _, c := range []string{"cpu", "memory", "pids", "io", "cpuset"} {
+		// One by one: a kernel may lack any.
+		_ = write("cgroup.subtree_control", "+"+c)
+	}
+	if err := os.Mkdir(filepath.Join(Mountpoint, "agent"), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make the agent's cgroup: %w", err)
+	}
+	_ = write("agent/memory.min", agentMemoryMin)
+	if err := write("agent/cgroup.procs", strconv.Itoa(os.Getpid())); err != nil {
+		return err
+	}
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0); err != nil {
+		return fmt.Errorf("protect the agent from the memory killer: %w", err)
+	}
+	return nil
+}
+
+func write(name, value string) error {
+	f, err := os.OpenFile(filepath.Join(Mountpoint, name), os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("open cgroup file: %w", err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString(value); err != nil {
+		return fmt.Errorf("write %q to cgroup file %s: %w", value, name, err)
+	}
+	return nil
+}
+
+// Limits bound a container; zero is no limit.
+type Limits struct {
+	CPUMillis   uint32
+	MemoryBytes int64
+	Pids        int64
+}
+
+// Group is the container's cgroup.
+type Group struct {
+	name string
+	dir  *os.File
+}
+
+// New makes the container's group; after a failure it is gone again.
+func New(name string, limits Limits) (_ *Group, err error) {
+	path := filepath.Join(Mountpoint, name)
+	if err := os.Mkdir(path, 0o755); err != nil {
+		return nil, fmt.Errorf("make the container's cgroup: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(path))
+		}
+	}()
+	for _, l := range []struct {
+		wanted      bool
+		file, value string
+	}{
+		{limits.CPUMillis > 0, "cpu.max", fmt.Sprintf("%d %d", uint64(limits.CPUMillis)*cpuPeriodUs/1000, cpuPeriodUs)},
+		{limits.MemoryBytes > 0, "memory.max", strconv.FormatInt(limits.MemoryBytes, 10)},
+		{limits.Pids > 0, "pids.max", strconv.FormatInt(limits.Pids, 10)},
+	} {
+		if !l.wanted {
+			continue
+		}
+		if err := write(filepath.Join(name, l.file), l.value); err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil, fail.Wrap(fail.Unsupported, "the guest kernel cannot limit "+l.file, err)
+			}
+			return nil, fail.Wrap(fail.InvalidArgument, "limit", err)
+		}
+	}
+	if limits.MemoryBytes > 0 {
+		_ = write(filepath.Join(name, "memory.swap.max"), "0")
+	}
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open the container's cgroup: %w", err)
+	}
+	if err := denyDevices(int(dir.Fd())); err != nil {
+		_ = dir.Close()
+		return nil, err
+	}
+	return &Group{name: name, dir: dir}, nil
+}
+
+// Fd is a descriptor of the group's directory, for CLONE_INTO_CGROUP.
+func (g *Group) Fd() int { return int(g.dir.Fd()) }
+
+// OOMKills counts the processes that the memory killer took from the group.
+func (g *Group) OOMKills() int64 {
+	b, err := os.ReadFile(filepath.Join(Mountpoint, g.name, "memory.events"))
+	if err != nil {
+		return 0
+	}
+	return field(b, "oom_kill")
+}
+
+func field(b []byte, name string) int64 {
+	lines := bufio.NewScanner(bytes.NewReader(b))
+	for lines.Scan() {
+		key, value, _ := strings.Cut(lines.Text(), " ")
+		if key == name {
+			n, _ := strconv.ParseInt(value, 10, 64)
+			return n
+		}
+	}
+	return 0
+}
+
+// Kill ends every process of the group and returns once it is empty.
+func (g *Group) Kill(ctx context.Context) error {
+	if err := write(filepath.Join(g.name, "cgroup.kill"), "1"); err != nil {
+		if err := g.killOneByOne(); err != nil { // before Linux 5.14
+			return err
+		}
+	}
+	return g.waitEmpty(ctx)
+}
+
+func (g *Group) killOneByOne() error {
+	b, err := os.ReadFile(filepath.Join(Mountpoint, g.name, "cgroup.procs"))
+	if err != nil {
+		return fmt.Errorf("read the container's processes: %w", err)
+	}
+	for _, s := range strings.Fields(string(b)) {
+		if pid, err := strconv.Atoi(s); err == nil && pid > 1 {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+	}
+	return nil
+}
+
+// waitEmpty polls cgroup.events, which the kernel flags (POLLPRI) at every change.
+func (g *Group) waitEmpty(ctx context.Context) error {
+	f, err := os.Open(filepath.Join(Mountpoint, g.name, "cgroup.events"))
+	if err != nil {
+		return fmt.Errorf("open cgroup.events: %w", err)
+	}
+	defer f.Close()
+	buf := make([]byte, 256)
+	for {
+		n, err := f.ReadAt(buf, 0)
+		if n == 0 && err != nil {
+			return fmt.Errorf("read cgroup.events: %w", err)
+		}
+		if field(buf[:n], "populated") == 0 {
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("wait for the container's processes to end: %w", err)
+		}
+		fds := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLPRI}}
+		if _, err := unix.Poll(fds, 100); err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("poll cgroup.events: %w", err)
+		}
+	}
+}
+
+// Remove deletes the empty group.
+func (g *Group) Remove() error {
+	_ = g.dir.Close()
+	if err := os.Remove(filepath.Join(Mountpoint, g.name)); err != nil {
+		return fmt.Errorf("remove the container's cgroup: %w", err)
+	}
+	return nil
+}

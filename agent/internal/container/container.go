@@ -1,0 +1,181 @@
+// Package container keeps the one container of this guest: its root filesystem, its cgroup, its namespaces (which live
+// as long as its first process), and the processes in it.
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"woodlot.dev/agent/internal/cgroup"
+	"woodlot.dev/agent/internal/fail"
+	"woodlot.dev/agent/internal/launchspec"
+	"woodlot.dev/agent/internal/reap"
+	"woodlot.dev/agent/internal/rootfs"
+)
+
+const cgroupName = "container"
+
+// Spec is a container to make.
+type Spec struct {
+	ID, Hostname              string
+	ImageSerial, UpperSerial  string
+	ReadOnly                  bool
+	Mounts                    []launchspec.Mount
+	Limits                    cgroup.Limits
+	MaskedPaths, ReadonlyPath []string
+	EtcFiles                  map[string][]byte
+	ShmBytes                  int64
+}
+
+// Manager owns the container. Its methods may be called concurrently.
+type Manager struct {
+	dir      string
+	launcher string
+	reaper   *reap.Reaper
+
+	mu sync.Mutex
+	// spec is nil while there is no container.
+	spec   *Spec
+	root   *rootfs.Mounted
+	group  *cgroup.Group
+	setup  *launchspec.Setup
+	ipc    []launchspec.KV
+	closed bool
+	// staged waits, all set up, to become the first process.
+	staged *stage
+	// first is the first process once it runs, with the container's /dev/pts.
+	first    *reap.Child
+	firstPts int
+}
+
+// NewManager gives a manager that works below dir, a directory on a tmpfs, and starts processes with launcher.
+func NewManager(dir, launcher string, reaper *reap.Reaper) (*Manager, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the state directory: %w", err)
+	}
+	return &Manager{dir: dir, launcher: launcher, reaper: reaper, firstPts: -1}, nil
+}
+
+// SetIPCSysctls keeps the settings that belong to an IPC namespace for the container made later.
+func (m *Manager) SetIPCSysctls(list []launchspec.KV) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ipc = list
+}
+
+// Create makes the container; after a failure nothing of it is left.
+func (m *Manager) Create(ctx context.Context, spec *Spec) (err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return fail.New(fail.FailedPrecondition, "the guest is shutting down")
+	}
+	if m.spec != nil {
+		return fail.New(fail.AlreadyExists, fmt.Sprintf("container %q exists already", m.spec.ID))
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.dismantle(context.WithoutCancel(ctx)))
+		}
+	}()
+	if m.root, err = rootfs.Mount(ctx, m.dir, spec.ImageSerial, spec.UpperSerial); err != nil {
+		return err
+	}
+	etcDir := filepath.Join(m.dir, "etc")
+	names, err := writeEtcFiles(etcDir, spec.EtcFiles)
+	if err != nil {
+		return err
+	}
+	if m.group, err = cgroup.New(cgroupName, spec.Limits); err != nil {
+		return err
+	}
+	m.setup = &launchspec.Setup{
+		Rootfs: m.root.Path, ReadOnly: spec.ReadOnly, Hostname: spec.Hostname, ShmBytes: spec.ShmBytes,
+		Mounts: spec.Mounts, Masked: spec.MaskedPaths, Readonly: spec.ReadonlyPath,
+		EtcDir: etcDir, EtcFiles: names, Sysctls: m.ipc,
+	}
+	if m.staged, err = m.newStage(); err != nil {
+		return err
+	}
+	m.spec = spec
+	return nil
+}
+
+func writeEtcFiles(dir string, files map[string][]byte) ([]string, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("make directory for /etc files: %w", err)
+	}
+	var names []string
+	for name, content := range files {
+		if name != filepath.Base(name) || name == "." || name == ".." || name == "/" {
+			return nil, fail.New(fail.InvalidArgument, fmt.Sprintf("etc_files: %q is not a file name", name))
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
+			return nil, fmt.Errorf("write /etc/%s: %w", name, err)
+		}
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// Shutdown ends every process, unmounts and syncs. No container can be made after it.
+func (m *Manager) Shutdown(ctx context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	err := m.dismantle(ctx)
+	unix.Sync()
+	return err
+}
+
+// dismantle undoes Create, whatever of it was done.
+func (m *Manager) dismantle(ctx context.Context) error {
+	var errs []error
+	if m.staged != nil {
+		m.staged.abandon()
+		m.staged = nil
+	}
+	if m.group != nil {
+		if err := m.group.Kill(ctx); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if m.first != nil {
+		<-m.first.Done()
+		m.first = nil
+	}
+	m.dropPts()
+	if m.group != nil {
+		if err := m.group.Remove(); err != nil {
+			errs = append(errs, err)
+		}
+		m.group = nil
+	}
+	if m.root != nil {
+		if err := m.root.Unmount(); err != nil {
+			errs = append(errs, err)
+		}
+		m.root = nil
+	}
+	if err := os.RemoveAll(filepath.Join(m.dir, "etc")); err != nil {
+		errs = append(errs, fmt.Errorf("remove /etc files: %w", err))
+	}
+	m.spec = nil
+	return errors.Join(errs...)
+}
+
+// dropPts closes the container's /dev/pts, which would keep its mount alive.
+func (m *Manager) dropPts() {
+	if m.firstPts >= 0 {
+		_ = unix.Close(m.firstPts)
+		m.firstPts = -1
+	}
+}

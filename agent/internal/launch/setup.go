@@ -1,0 +1,297 @@
+package launch
+
+import (
+	"path"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"woodlot.dev/agent/internal/fail"
+	"woodlot.dev/agent/internal/launchspec"
+	"woodlot.dev/agent/internal/rootpath"
+)
+
+const defaultShmBytes = 64 << 20
+
+// setup builds the container's view in the namespaces this process was born in, and gives its /dev/pts (O_PATH).
+// pivot_root comes first: from then on every path, with whatever symlinks the image holds, ends inside the container.
+func setup(s *launchspec.Setup) (pts int, err error) {
+	if err := allowOOM(); err != nil {
+		return -1, err
+	}
+	for _, kv := range s.Sysctls {
+		if err := writeFile("/proc/sys/"+kv.Key, kv.Value); err != nil {
+			return -1, fail.Wrap(fail.InvalidArgument, "sysctl", err)
+		}
+	}
+	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
+		return -1, fail.Wrap(fail.Internal, "unshare(CLONE_NEWCGROUP)", err)
+	}
+	if s.Hostname != "" {
+		if err := unix.Sethostname([]byte(s.Hostname)); err != nil {
+			return -1, fail.Wrap(fail.InvalidArgument, "set the hostname", err)
+		}
+	}
+	unix.Umask(0)
+	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
+		return -1, fail.Wrap(fail.Internal, "make mounts private", err)
+	}
+	etc, err := cloneEtcFiles(s)
+	if err != nil {
+		return -1, err
+	}
+	if err := pivot(s.Rootfs); err != nil {
+		return -1, err
+	}
+	steps := []func() error{
+		func() error { return mountDefaults(s.ShmBytes) },
+		makeDevices,
+		func() error { return mountRequested(s.Mounts) },
+		func() error { return attachEtcFiles(s, etc) },
+		linkMtab,
+		func() error { return maskPaths(s.Masked) },
+		func() error { return protectPaths(s.Readonly) },
+		func() error {
+			if s.ReadOnly {
+				return remountReadOnly("/")
+			}
+			return nil
+		},
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return -1, err
+		}
+	}
+	unix.Umask(0o022)
+	pts, err = unix.Open("/dev/pts", unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	return pts, fail.Wrap(fail.Internal, "open /dev/pts", err)
+}
+
+// cloneEtcFiles takes a detached mount of each file while the agent's tree is still in sight.
+func cloneEtcFiles(s *launchspec.Setup) ([]int, error) {
+	fds := make([]int, len(s.EtcFiles))
+	for i, name := range s.EtcFiles {
+		fd, err := unix.OpenTree(unix.AT_FDCWD, path.Join(s.EtcDir, name), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		if err != nil {
+			return nil, fail.Wrap(fail.Internal, "open_tree "+name, err)
+		}
+		fds[i] = fd
+	}
+	return fds, nil
+}
+
+func attachEtcFiles(s *launchspec.Setup, fds []int) error {
+	for i, name := range s.EtcFiles {
+		target, err := rootpath.EnsureFile("/etc/" + name)
+		if err != nil {
+			return err
+		}
+		if err := unix.MoveMount(fds[i], "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+			return fail.Wrap(fail.Internal, "bind /etc/"+name, err)
+		}
+		_ = unix.Close(fds[i])
+	}
+	return nil
+}
+
+// pivot makes root this mount namespace's "/" and takes everything else out of it.
+func pivot(root string) error {
+	if err := unix.Chdir(root); err != nil {
+		return fail.Wrap(fail.Internal, "enter "+root, err)
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fail.Wrap(fail.Internal, "pivot_root", err)
+	}
+	// The old root now lies on top of the new one.
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fail.Wrap(fail.Internal, "detach the agent's root", err)
+	}
+	return fail.Wrap(fail.Internal, "enter the root filesystem", unix.Chdir("/"))
+}
+
+func mountDefaults(shmBytes int64) error {
+	if shmBytes <= 0 {
+		shmBytes = defaultShmBytes
+	}
+	const quiet = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	for _, m := range []struct {
+		target, fsType string
+		flags          uintptr
+		data           string
+		optional       bool
+	}{
+		{"/proc", "proc", quiet, "", false},
+		{"/dev", "tmpfs", unix.MS_NOSUID | unix.MS_STRICTATIME, "mode=755,size=65536k", false},
+		{"/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5", false},
+		{"/dev/mqueue", "mqueue", quiet, "", true},
+		{"/dev/shm", "tmpfs", quiet, "mode=1777,size=" + strconv.FormatInt(shmBytes, 10), false},
+		{"/sys", "sysfs", quiet | unix.MS_RDONLY, "", false},
+		{"/sys/fs/cgroup", "cgroup2", quiet | unix.MS_RDONLY, "", false},
+	} {
+		// /sys/fs/cgroup is there in sysfs; the rest may be made.
+		if err := rootpath.RealDir(m.target); err != nil {
+			return err
+		}
+		source := m.fsType
+		if source == "cgroup2" {
+			source = "cgroup"
+		}
+		err := unix.Mount(source, m.target, m.fsType, m.flags, m.data)
+		if err == unix.ENODEV && m.optional {
+			continue
+		}
+		if err != nil {
+			return fail.Wrap(fail.Internal, "mount "+m.fsType+" on "+m.target, err)
+		}
+	}
+	return nil
+}
+
+func makeDevices() error {
+	for _, d := range []struct {
+		name         string
+		major, minor uint32
+	}{
+		{"null", 1, 3},
+		{"zero", 1, 5},
+		{"full", 1, 7},
+		{"random", 1, 8},
+		{"urandom", 1, 9},
+		{"tty", 5, 0},
+	} {
+		if err := unix.Mknod("/dev/"+d.name, unix.S_IFCHR|0o666, int(unix.Mkdev(d.major, d.minor))); err != nil {
+			return fail.Wrap(fail.Internal, "mknod /dev/"+d.name, err)
+		}
+	}
+	for _, l := range [][2]string{
+		{"/proc/self/fd", "fd"},
+		{"/proc/self/fd/0", "stdin"},
+		{"/proc/self/fd/1", "stdout"},
+		{"/proc/self/fd/2", "stderr"},
+		{"/proc/kcore", "core"},
+		{"pts/ptmx", "ptmx"},
+	} {
+		if err := unix.Symlink(l[0], "/dev/"+l[1]); err != nil {
+			return fail.Wrap(fail.Internal, "symlink /dev/"+l[1], err)
+		}
+	}
+	return nil
+}
+
+func mountRequested(mounts []launchspec.Mount) error {
+	for _, m := range mounts {
+		target, err := rootpath.EnsureDir(m.Destination)
+		if err != nil {
+			return err
+		}
+		if target == "/" {
+			return fail.New(fail.InvalidArgument, "a mount may not replace the root filesystem")
+		}
+		data := m.Data
+		if m.Type == "tmpfs" && !hasOption(data, "mode") {
+			// A tmpfs over a directory of the image takes the directory's mode, as runc does it.
+			var st unix.Stat_t
+			if err := unix.Stat(target, &st); err == nil {
+				data = joinOptions("mode="+strconv.FormatUint(uint64(st.Mode&0o7777), 8), data)
+			}
+		}
+		if err := unix.Mount(m.Source, target, m.Type, uintptr(m.Flags), data); err != nil {
+			kind := fail.Internal
+			if err == unix.EINVAL || err == unix.ENODEV || err == unix.ENOENT {
+				kind = fail.InvalidArgument
+			}
+			return fail.Wrap(kind, "mount "+m.Type+" on "+m.Destination, err)
+		}
+	}
+	return nil
+}
+
+func joinOptions(a, b string) string {
+	if b == "" {
+		return a
+	}
+	return a + "," + b
+}
+
+func hasOption(data, name string) bool {
+	for data != "" {
+		var one string
+		one, data = cut(data, ',')
+		if key, _ := cut(one, '='); key == name {
+			return true
+		}
+	}
+	return false
+}
+
+func cut(s string, sep byte) (before, after string) {
+	for i := range len(s) {
+		if s[i] == sep {
+			return s[:i], s[i+1:]
+		}
+	}
+	return s, ""
+}
+
+// linkMtab gives /etc/mtab as Docker does, in place of whatever the image has.
+func linkMtab() error {
+	dir, err := rootpath.EnsureDir("/etc")
+	if err != nil {
+		return err
+	}
+	name := path.Join(dir, "mtab")
+	buf := make([]byte, 32)
+	if n, err := unix.Readlink(name, buf); err == nil && string(buf[:n]) == "/proc/mounts" {
+		return nil
+	}
+	if err := unix.Unlink(name); err != nil && err != unix.ENOENT {
+		return nil // a directory: leave it be
+	}
+	return fail.Wrap(fail.Internal, "symlink /etc/mtab", unix.Symlink("/proc/mounts", name))
+}
+
+func maskPaths(paths []string) error {
+	for _, p := range paths {
+		err := unix.Mount("/dev/null", p, "", unix.MS_BIND, "")
+		if err == unix.ENOTDIR { // the path is a directory
+			err = unix.Mount("tmpfs", p, "tmpfs", unix.MS_RDONLY, "")
+		}
+		if err != nil && err != unix.ENOENT && err != unix.ENOTDIR {
+			return fail.Wrap(fail.Internal, "mask "+p, err)
+		}
+	}
+	return nil
+}
+
+func protectPaths(paths []string) error {
+	for _, p := range paths {
+		err := unix.Mount(p, p, "", unix.MS_BIND|unix.MS_REC, "")
+		if err == unix.ENOENT || err == unix.ENOTDIR {
+			continue
+		}
+		if err != nil {
+			return fail.Wrap(fail.Internal, "bind "+p, err)
+		}
+		if err := remountReadOnly(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remountReadOnly keeps the mount's other flags.
+func remountReadOnly(p string) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(p, &st); err != nil {
+		return fail.Wrap(fail.Internal, "statfs "+p, err)
+	}
+	// ST_ flags equal MS_ flags for those that a bind mount keeps, but for ST_RELATIME.
+	const keep = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME | unix.MS_NODIRATIME
+	flags := uintptr(st.Flags) & keep
+	if st.Flags&unix.ST_RELATIME != 0 {
+		flags |= unix.MS_RELATIME
+	}
+	err := unix.Mount("", p, "", flags|unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, "")
+	return fail.Wrap(fail.Internal, "remount "+p+" read-only", err)
+}

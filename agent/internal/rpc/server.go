@@ -1,0 +1,168 @@
+// Package rpc serves the contract with the host: it checks what the host asks for, and hands it to the packages that
+// do it.
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+
+	"woodlot.dev/agent/internal/container"
+	"woodlot.dev/agent/internal/fail"
+	"woodlot.dev/agent/internal/identity"
+	"woodlot.dev/agent/internal/klog"
+	"woodlot.dev/agent/internal/launchspec"
+	"woodlot.dev/agent/internal/netif"
+	"woodlot.dev/agent/internal/pb"
+)
+
+const (
+	protocolVersion = 1
+	maxMessageBytes = 4 << 20
+	windowBytes     = 2 << 20
+	bufferBytes     = 64 << 10
+)
+
+var features = []string{"exec", "tty", "init", "seccomp", "vsock", "virtio-serial"}
+
+// Container is what the server needs of a container.Manager.
+type Container interface {
+	SetIPCSysctls(list []launchspec.KV)
+	Create(ctx context.Context, spec *container.Spec) error
+	Start(spec *container.ProcessSpec) (*container.Process, error)
+	Shutdown(ctx context.Context) error
+}
+
+// Options are what a server works with.
+type Options struct {
+	Version   string
+	Container Container
+	// Ready returns once all devices can be there.
+	Ready func(ctx context.Context) error
+	// ShutDown is called after a Shutdown was answered, or should have been.
+	ShutDown func()
+}
+
+var _ Container = (*container.Manager)(nil)
+
+type server struct {
+	pb.UnimplementedAgentServer
+	Options
+}
+
+var _ pb.AgentServer = (*server)(nil)
+
+// New gives a gRPC server with the agent's service.
+func New(o Options) *grpc.Server {
+	s := grpc.NewServer(
+		grpc.MaxRecvMsgSize(maxMessageBytes),
+		grpc.MaxConcurrentStreams(1024),
+		grpc.InitialWindowSize(windowBytes),
+		grpc.InitialConnWindowSize(2*windowBytes),
+		grpc.ReadBufferSize(bufferBytes),
+		grpc.WriteBufferSize(bufferBytes),
+		// The host may ask for signs of life as often as it likes; we ask for none.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Millisecond, PermitWithoutStream: true}),
+	)
+	pb.RegisterAgentServer(s, &server{Options: o})
+	return s
+}
+
+// Hello answers at once and changes nothing.
+func (s *server) Hello(_ context.Context, _ *pb.HelloRequest) (*pb.HelloResponse, error) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return nil, toStatus(fmt.Errorf("uname: %w", err))
+	}
+	return &pb.HelloResponse{
+		ProtocolVersion: protocolVersion,
+		AgentVersion:    s.Version,
+		Features:        features,
+		KernelRelease:   unix.ByteSliceToString(u.Release[:]),
+		Machine:         unix.ByteSliceToString(u.Machine[:]),
+	}, nil
+}
+
+// Configure gives the guest its identity.
+func (s *server) Configure(ctx context.Context, r *pb.ConfigureRequest) (*pb.ConfigureResponse, error) {
+	// Time and entropy do not wait for devices: the sooner, the less runs without them.
+	if ns := r.GetTimeUnixNanos(); ns != 0 {
+		if err := identity.SetClock(ns); err != nil {
+			return nil, toStatus(err)
+		}
+	}
+	if seed := r.GetEntropy(); len(seed) > 0 {
+		if err := identity.AddEntropy(seed); err != nil {
+			return nil, toStatus(err)
+		}
+	}
+	if err := s.Ready(ctx); err != nil {
+		return nil, toStatus(err)
+	}
+	ipc, err := identity.ApplySysctls(r.GetSysctls())
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	s.Container.SetIPCSysctls(ipc)
+	if err := configureNetwork(ctx, r.GetInterfaces()); err != nil {
+		return nil, toStatus(err)
+	}
+	return &pb.ConfigureResponse{}, nil
+}
+
+func configureNetwork(ctx context.Context, interfaces []*pb.NetworkInterface) error {
+	wanted := make([]netif.Interface, 0, len(interfaces))
+	for _, i := range interfaces {
+		w, err := netif.ParseInterface(i.GetMac(), i.GetName(), i.GetAddresses(), i.GetMtu())
+		if err != nil {
+			return err
+		}
+		for _, r := range i.GetRoutes() {
+			route, err := netif.ParseRoute(r.GetDestination(), r.GetGateway(), r.GetProhibit())
+			if err != nil {
+				return err
+			}
+			w.Routes = append(w.Routes, route)
+		}
+		wanted = append(wanted, w)
+	}
+	if err := netif.LoopbackUp(); err != nil {
+		return err
+	}
+	for _, w := range wanted {
+		if err := netif.Configure(ctx, w); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CreateContainer makes the container.
+func (s *server) CreateContainer(ctx context.Context, r *pb.CreateContainerRequest) (*pb.CreateContainerResponse, error) {
+	spec, err := containerSpec(r)
+	if err == nil {
+		err = s.Ready(ctx)
+	}
+	if err == nil {
+		err = s.Container.Create(ctx, spec)
+	}
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return &pb.CreateContainerResponse{}, nil
+}
+
+// Shutdown ends the container; the VM ends soon after, if the host does not do it first.
+func (s *server) Shutdown(ctx context.Context, _ *pb.ShutdownRequest) (*pb.ShutdownResponse, error) {
+	err := s.Container.Shutdown(ctx)
+	s.ShutDown()
+	if err != nil {
+		klog.Warnf("shutdown: %v", err)
+		return nil, toStatus(fail.Context("shutdown", err))
+	}
+	return &pb.ShutdownResponse{}, nil
+}

@@ -1,0 +1,153 @@
+package rpc
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"woodlot.dev/agent/internal/capability"
+	"woodlot.dev/agent/internal/cgroup"
+	"woodlot.dev/agent/internal/container"
+	"woodlot.dev/agent/internal/fail"
+	"woodlot.dev/agent/internal/launchspec"
+	"woodlot.dev/agent/internal/mountopt"
+	"woodlot.dev/agent/internal/pb"
+)
+
+func invalid(format string, args ...any) error {
+	return fail.New(fail.InvalidArgument, fmt.Sprintf(format, args...))
+}
+
+// mountTypes are the filesystems a container may be given; none of them reads a path of the guest.
+var mountTypes = []string{"tmpfs", "virtiofs", "mqueue", "proc", "sysfs", "cgroup2"}
+
+func containerSpec(r *pb.CreateContainerRequest) (*container.Spec, error) {
+	spec := &container.Spec{
+		ID: r.GetId(), Hostname: r.GetHostname(),
+		ImageSerial: r.GetRootfs().GetImageSerial(), UpperSerial: r.GetRootfs().GetUpperSerial(),
+		ReadOnly: r.GetRootfs().GetReadOnly(),
+		Limits: cgroup.Limits{
+			CPUMillis: r.GetResources().GetCpuMillis(), MemoryBytes: r.GetResources().GetMemoryBytes(), Pids: r.GetResources().GetPids(),
+		},
+		MaskedPaths: r.GetMaskedPaths(), ReadonlyPath: r.GetReadonlyPaths(),
+		EtcFiles: r.GetEtcFiles(), ShmBytes: r.GetShmBytes(),
+	}
+	if len(spec.Hostname) > 64 {
+		return nil, invalid("hostname %q is longer than 64 bytes", spec.Hostname)
+	}
+	if spec.Limits.MemoryBytes < 0 || spec.Limits.Pids < 0 || spec.ShmBytes < 0 {
+		return nil, invalid("resources must not be negative")
+	}
+	for _, p := range append(slices.Clone(spec.MaskedPaths), spec.ReadonlyPath...) {
+		if err := checkPath("path", p); err != nil {
+			return nil, err
+		}
+	}
+	for i, m := range r.GetMounts() {
+		if err := checkPath(fmt.Sprintf("mounts[%d].destination", i), m.GetDestination()); err != nil {
+			return nil, err
+		}
+		if !slices.Contains(mountTypes, m.GetType()) {
+			return nil, invalid("mounts[%d]: filesystem %q is not one of %s", i, m.GetType(), strings.Join(mountTypes, ", "))
+		}
+		flags, data, err := mountopt.Parse(m.GetType(), m.GetOptions())
+		if err != nil {
+			return nil, err
+		}
+		source := m.GetSource()
+		if source == "" {
+			source = m.GetType()
+		}
+		if strings.ContainsRune(source+data, 0) {
+			return nil, invalid("mounts[%d] contains a NUL byte", i)
+		}
+		spec.Mounts = append(spec.Mounts, launchspec.Mount{
+			Type: m.GetType(), Source: source, Destination: m.GetDestination(), Flags: flags, Data: data,
+		})
+	}
+	return spec, nil
+}
+
+func checkPath(what, p string) error {
+	if !path.IsAbs(p) || strings.ContainsRune(p, 0) || len(p) >= unix.PathMax {
+		return invalid("%s must be an absolute path, got %q", what, p)
+	}
+	return nil
+}
+
+const maxArgs = 1 << 16
+
+func processSpec(s *pb.RunRequest_Start) (*container.ProcessSpec, error) {
+	p := s.GetProcess()
+	if p == nil || len(p.GetArgs()) == 0 {
+		return nil, invalid("process.args is empty")
+	}
+	if len(p.GetArgs())+len(p.GetEnv()) > maxArgs {
+		return nil, invalid("process has more than %d arguments and variables", maxArgs)
+	}
+	for _, list := range [][]string{p.GetArgs(), p.GetEnv(), {p.GetCwd(), p.GetUser()}} {
+		for _, item := range list {
+			if strings.ContainsRune(item, 0) {
+				return nil, invalid("process contains a NUL byte in %q", item)
+			}
+		}
+	}
+	if cwd := p.GetCwd(); cwd != "" {
+		if err := checkPath("process.cwd", cwd); err != nil {
+			return nil, err
+		}
+	}
+	caps, err := capability.Parse(p.GetCapabilities())
+	if err != nil {
+		return nil, err
+	}
+	limits, err := rlimits(p.GetRlimits())
+	if err != nil {
+		return nil, err
+	}
+	return &container.ProcessSpec{
+		Process: launchspec.Process{
+			Args: p.GetArgs(), Env: p.GetEnv(), Cwd: p.GetCwd(), User: p.GetUser(), First: s.GetFirst(), Tty: p.GetTty(),
+			Caps: uint64(caps), NoNewPriv: p.GetNoNewPrivileges(), Seccomp: !p.GetSeccompUnconfined(), Rlimits: limits,
+		},
+		Stdin: p.GetStdin(),
+		Rows:  clampSize(p.GetWindow().GetRows()), Columns: clampSize(p.GetWindow().GetColumns()),
+		Init: p.GetInit(),
+	}, nil
+}
+
+func clampSize(n uint32) uint16 { return uint16(min(n, 0xffff)) }
+
+var rlimitNumbers = map[string]uint64{
+	"as": unix.RLIMIT_AS, "core": unix.RLIMIT_CORE, "cpu": unix.RLIMIT_CPU, "data": unix.RLIMIT_DATA,
+	"fsize": unix.RLIMIT_FSIZE, "locks": unix.RLIMIT_LOCKS, "memlock": unix.RLIMIT_MEMLOCK,
+	"msgqueue": unix.RLIMIT_MSGQUEUE, "nice": unix.RLIMIT_NICE, "nofile": unix.RLIMIT_NOFILE,
+	"nproc": unix.RLIMIT_NPROC, "rss": unix.RLIMIT_RSS, "rtprio": unix.RLIMIT_RTPRIO, "rttime": unix.RLIMIT_RTTIME,
+	"sigpending": unix.RLIMIT_SIGPENDING, "stack": unix.RLIMIT_STACK,
+}
+
+// defaultRlimits are what a process has under Docker when nothing is said.
+var defaultRlimits = []launchspec.Rlimit{
+	{Resource: unix.RLIMIT_NOFILE, Soft: 1 << 20, Hard: 1 << 20},
+	{Resource: unix.RLIMIT_NPROC, Soft: unix.RLIM_INFINITY, Hard: unix.RLIM_INFINITY},
+	{Resource: unix.RLIMIT_CORE, Soft: unix.RLIM_INFINITY, Hard: unix.RLIM_INFINITY},
+}
+
+func rlimits(list []*pb.Rlimit) ([]launchspec.Rlimit, error) {
+	out := slices.Clone(defaultRlimits)
+	for _, r := range list {
+		number, ok := rlimitNumbers[strings.ToLower(r.GetType())]
+		if !ok {
+			return nil, invalid("unknown resource limit %q", r.GetType())
+		}
+		if r.GetSoft() > r.GetHard() {
+			return nil, invalid("resource limit %s: soft %d is above hard %d", r.GetType(), r.GetSoft(), r.GetHard())
+		}
+		out = slices.DeleteFunc(out, func(d launchspec.Rlimit) bool { return d.Resource == number })
+		out = append(out, launchspec.Rlimit{Resource: number, Soft: r.GetSoft(), Hard: r.GetHard()})
+	}
+	return out, nil
+}

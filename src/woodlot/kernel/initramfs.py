@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import woodlot.guest
 from woodlot.errors import NotFoundError
 from woodlot.kernel.catalog import Kernel
 from woodlot.paths import Paths
@@ -63,7 +62,7 @@ def find_agent_binaries(arch: str) -> AgentBinaries:
     Raises:
         NotFoundError: The package was put together without them.
     """
-    directory = Path(woodlot.guest.__path__[0]) / "bin"
+    directory = Path(__file__).parents[1] / "guest/bin"
     binaries = AgentBinaries(agent=directory / f"agent-{arch}", launch=directory / f"launch-{arch}")
     for path in (binaries.agent, binaries.launch):
         if not path.is_file():

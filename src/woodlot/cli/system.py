@@ -1,0 +1,208 @@
+"""The group ``container system``: what this installation runs on."""
+
+import asyncio
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import click
+
+from woodlot.cli.progress import KINDS, make_progress
+from woodlot.errors import WoodlotError
+
+if TYPE_CHECKING:
+    from woodlot.kernel.catalog import Kernel
+    from woodlot.paths import Paths
+
+
+class Context(Protocol):
+    """What the app hands to its commands."""
+
+    @property
+    def paths(self) -> "Paths":
+        """The installation."""
+        ...
+
+
+@click.group()
+def system() -> None:
+    """Show and set what containers run on."""
+
+
+@system.command()
+@click.option("--format", "style", type=click.Choice(("table", "json")), default="table")
+@click.option("--progress", type=click.Choice(KINDS), default="auto", help="How progress is drawn.")
+@click.pass_obj
+def status(context: Context, *, style: str, progress: str) -> None:
+    """Tell which accelerator is used and why, the kernel, and where the data is."""
+    from woodlot.container.boot import accelerator, guest_kernel
+
+    fields: dict[str, object] = {"version": _own_version()}
+    try:
+        fields["qemu"] = _qemu_version()
+        with make_progress(progress) as drawn:
+            kernel, _ = asyncio.run(guest_kernel(context.paths, drawn))
+            choice = asyncio.run(accelerator(context.paths, drawn))
+        fields["kernel"] = kernel.name
+        fields["kernelOrigin"] = kernel.origin
+        fields["accelerator"] = choice.accelerator.value
+        fields["acceleratorReason"] = choice.reason
+        fields["acceleratorRemembered"] = choice.remembered
+        fields["ready"] = True
+    except WoodlotError as error:
+        # What is missing is what somebody asks this for: an answer, not a failure.
+        fields["ready"] = False
+        fields["problem"] = error.message
+        if error.hint:
+            fields["hint"] = error.hint
+    fields["dataRoot"] = str(context.paths.data)
+    fields["runtimeRoot"] = str(context.paths.runtime)
+    _show(fields, style)
+
+
+@system.command()
+@click.option("--format", "style", type=click.Choice(("table", "json")), default="table")
+def version(*, style: str) -> None:
+    """Show the versions of what is at work."""
+    fields: dict[str, object] = {"woodlot": _own_version(), "python": platform.python_version()}
+    try:
+        fields["qemu"] = _qemu_version()
+    except WoodlotError as error:
+        fields["qemu"] = f"none ({error.message})" if style == "table" else None
+    _show(fields, style, header=("COMPONENT", "VERSION"))
+
+
+@system.group()
+def kernel() -> None:
+    """Manage guest kernels."""
+
+
+@kernel.command("list")
+@click.option("--format", "style", type=click.Choice(("table", "json")), default="table")
+@click.option("-q", "--quiet", is_flag=True, help="Names only.")
+@click.pass_obj
+def list_command(context: Context, *, style: str, quiet: bool) -> None:
+    """List the kernels that are here."""
+    from woodlot.kernel import catalog
+
+    kernels = catalog.list_kernels(context.paths)
+    used = {
+        found.name
+        for arch in ("amd64", "arm64")
+        if (found := catalog.default_kernel(context.paths, arch)) is not None
+    }
+    if quiet:
+        for one in kernels:
+            click.echo(one.name)
+    elif style == "json":
+        click.echo(json.dumps([_describe(one, used=one.name in used) for one in kernels]))
+    else:
+        _table(
+            ("NAME", "ARCH", "RELEASE", "MODULES", "ORIGIN", "DEFAULT"),
+            [
+                (
+                    one.name,
+                    one.arch,
+                    one.release,
+                    str(len(one.modules)),
+                    one.origin,
+                    "*" if one.name in used else "",
+                )
+                for one in kernels
+            ],
+        )
+
+
+@kernel.command("set")
+@click.argument("name", required=False)
+@click.option(
+    "--binary",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A bzImage or Image with its drivers built in; it is copied.",
+)
+@click.option("--recommended", is_flag=True, help="Debian's; fetched, or brought up to date.")
+@click.option("-a", "--arch", help="Architecture of its guests (default: the host's).")
+@click.option("--progress", type=click.Choice(KINDS), default="auto", help="How progress is drawn.")
+@click.pass_obj
+def set_command(
+    context: Context,
+    name: str | None,
+    *,
+    binary: Path | None,
+    recommended: bool,
+    arch: str | None,
+    progress: str,
+) -> None:
+    """Set the kernel that new containers get: NAME as listed, a file, or the recommended one."""
+    from woodlot.kernel import catalog, custom, debian
+
+    if (name is not None) + (binary is not None) + recommended != 1:
+        raise click.UsageError("give one of NAME, --binary PATH and --recommended")
+    wanted = catalog.parse_arch(arch) if arch else None
+    if binary is not None:
+        chosen = custom.install_file(context.paths, binary, arch=wanted)
+    elif recommended:
+        with make_progress(progress) as drawn:
+            chosen = debian.fetch(context.paths, wanted or catalog.host_arch(), drawn)
+        catalog.set_default(context.paths, chosen)
+    else:
+        chosen = catalog.load(context.paths, name or "")
+        catalog.set_default(context.paths, chosen)
+    click.echo(chosen.name)
+
+
+def _describe(one: "Kernel", *, used: bool) -> Mapping[str, object]:
+    return {
+        "name": one.name,
+        "arch": one.arch,
+        "release": one.release,
+        "origin": one.origin,
+        "sha256": one.sha256,
+        "modules": [module.name for module in one.modules],
+        "default": used,
+    }
+
+
+def _qemu_version() -> str:
+    from woodlot.kernel.catalog import host_arch
+    from woodlot.vmm.base import Arch
+    from woodlot.vmm.qemu.machine import QemuVmm
+
+    return QemuVmm(Arch(host_arch())).version()
+
+
+def _own_version() -> str:
+    from importlib.metadata import version as installed_version
+
+    try:
+        return installed_version("woodlot")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _show(
+    fields: Mapping[str, object], style: str, *, header: tuple[str, str] = ("FIELD", "VALUE")
+) -> None:
+    if style == "json":
+        click.echo(json.dumps(fields))
+    else:
+        _table(header, [(_words(name), _text(value)) for name, value in fields.items()])
+
+
+def _words(name: str) -> str:
+    """``dataRoot`` → ``data root``."""
+    return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name)
+
+
+def _text(value: object) -> str:
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    for row in (header, *rows):
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        click.echo("  ".join(cells).rstrip())

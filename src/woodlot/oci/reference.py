@@ -135,13 +135,8 @@ def _split_tag(text: str, rest: str) -> tuple[str, str | None]:
 
 
 def _is_registry(component: str) -> bool:
-    return (
-        "." in component
-        or ":" in component
-        or component == "localhost"
-        # Repositories are lower-case, so this can only be a host.
-        or component != component.lower()
-    )
+    # A capital alone makes no host here: Org/app is more often a slip than a machine called Org.
+    return "." in component or ":" in component or component.lower() == "localhost"
 
 
 def _split_registry(text: str, rest: str, default: str | None) -> tuple[str, str]:

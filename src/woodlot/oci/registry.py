@@ -35,7 +35,7 @@ from woodlot.oci.responses import (
     same_origin,
 )
 from woodlot.oci.tokens import TokenSource
-from woodlot.oci.transport import Timeouts, choose_scheme, failure, make_client, not_found
+from woodlot.oci.transport import Retry, Timeouts, choose_scheme, failure, make_client, not_found
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +95,7 @@ class RegistryClient:
     ) -> None:
         self._reference = reference
         self._timeouts = timeouts or Timeouts()
+        self._answered = False
         endpoint = httpx.URL(f"http://{reference.endpoint}")
         chosen = choose_scheme(scheme, endpoint.host)
         self._base = httpx.URL(f"{chosen}://{reference.endpoint}")
@@ -257,8 +258,10 @@ class RegistryClient:
     ) -> AsyncGenerator[httpx.Response]:
         """GET with authentication and redirects; the block reads the body."""
         try:
-            response = await self._follow(self._base.join(path), what, headers)
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+            # The idle timeout alone would let headers come byte by byte.
+            async with asyncio.timeout(self._timeouts.document_s):
+                response = await self._follow(self._base.join(path), what, headers)
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, TimeoutError) as error:
             raise self._transient(error, self._base, what) from error
         try:
             yield response
@@ -276,6 +279,7 @@ class RegistryClient:
             response = await self._client.send(
                 self._client.build_request("GET", url, headers=sent), stream=True
             )
+            self._answered = True
             if response.status_code in _REDIRECTS:
                 await response.aclose()
                 hops += 1
@@ -315,8 +319,9 @@ class RegistryClient:
         if isinstance(error, httpx.RequestError):
             with contextlib.suppress(RuntimeError):
                 shown = error.request.url
-        public, transient = failure(error, registry=self._reference.registry, url=shown, what=what)
-        return TransientError(public) if transient else public
+        public, retry = failure(error, registry=self._reference.registry, url=shown, what=what)
+        again = retry is Retry.ALWAYS or (retry is Retry.IF_IT_ANSWERED_BEFORE and self._answered)
+        return TransientError(public) if again else public
 
     async def _status_error(self, response: httpx.Response, what: str) -> Exception:
         status, registry = response.status_code, self._reference.registry

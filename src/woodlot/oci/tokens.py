@@ -22,7 +22,7 @@ from woodlot.oci.responses import (
     retry_after_s,
     same_origin,
 )
-from woodlot.oci.transport import is_loopback
+from woodlot.oci.transport import Retry, failure, is_loopback
 
 MAX_TOKEN_BYTES = 1 << 20
 TOKEN_TIMEOUT_S = 60.0
@@ -112,10 +112,8 @@ class TokenSource:
                 finally:
                     await response.aclose()
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, TimeoutError) as error:
-            from woodlot.oci.transport import failure
-
-            public, transient = failure(error, registry=host, url=realm, what=f"a token for {what}")
-            raise TransientError(public) if transient else public from error
+            public, retry = failure(error, registry=host, url=realm, what=f"a token for {what}")
+            raise public if retry is Retry.NEVER else TransientError(public) from error
         if data is None:
             raise RegistryError(f"the token from {host} is larger than {MAX_TOKEN_BYTES} bytes")
         try:

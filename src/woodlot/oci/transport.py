@@ -7,6 +7,8 @@ import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum, auto
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -96,7 +98,7 @@ def make_client(base: str, timeouts: Timeouts) -> httpx.AsyncClient:
     mounts: dict[str, httpx.AsyncBaseTransport] = {}
     certificates = find_certificates(endpoint) if parts.scheme == "https" else []
     try:
-        context = _tls_context()
+        context = _default_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
         if certificates or is_loopback(host):
             # As curl and Go do, a proxy is never asked for this machine.
             proxy = None if is_loopback(host) else _proxy(parts.scheme, endpoint)
@@ -126,6 +128,13 @@ def _proxy(scheme: str, endpoint: str) -> str | None:
     return proxies.get(scheme) or proxies.get("all")
 
 
+@lru_cache(maxsize=1)
+def _default_context(file: str | None, directory: str | None) -> ssl.SSLContext:
+    """The system's authorities; OpenSSL reads the two variables itself, here they tell one result from another."""
+    del file, directory
+    return _tls_context()
+
+
 def _tls_context(certificates: list[Path] | None = None) -> ssl.SSLContext:
     context = ssl.create_default_context()
     for path in certificates or ():
@@ -142,10 +151,19 @@ def _tls_context(certificates: list[Path] | None = None) -> ssl.SSLContext:
     return context
 
 
+class Retry(StrEnum):
+    """Whether another attempt may help."""
+
+    NEVER = auto()
+    IF_IT_ANSWERED_BEFORE = auto()
+    """Nobody there may be a restart, or a typing error that one wants to hear of at once."""
+    ALWAYS = auto()
+
+
 def failure(
     error: Exception, *, registry: str, url: httpx.URL, what: str
-) -> tuple[Exception, bool]:
-    """What a failed request means: the error to raise, and whether another attempt may help."""
+) -> tuple[RegistryError, Retry]:
+    """What a failed request means: the error to raise, and whether to try again."""
     host = url.netloc.decode("ascii", "replace")
     operation = f"cannot fetch {what} from {registry}"
     where = f"{host}" if host != registry else "it"
@@ -155,28 +173,28 @@ def failure(
                 f"{operation}: the certificate of {host} is not trusted ({cause.verify_message})",
                 hint="put the certificate of its authority, as NAME.crt, into "
                 f"{certificate_directories(host)[0]}, or set SSL_CERT_FILE",
-            ), False
+            ), Retry.NEVER
         if isinstance(cause, ssl.SSLError):
             plain = "WRONG_VERSION_NUMBER" in str(cause) or "RECORD_LAYER_FAILURE" in str(cause)
             return RegistryError(
                 f"{operation}: TLS with {host} failed ({cause.reason or cause})",
                 hint="if the registry speaks plain HTTP, use --scheme http" if plain else None,
-            ), not plain
+            ), Retry.NEVER if plain else Retry.ALWAYS
         if isinstance(cause, socket.gaierror):
             return RegistryError(
                 f"{operation}: the name {url.host} cannot be resolved ({cause.strerror})",
                 hint="check the registry's name and this machine's DNS",
-            ), cause.errno == socket.EAI_AGAIN
+            ), Retry.ALWAYS if cause.errno == socket.EAI_AGAIN else Retry.NEVER
         if isinstance(cause, OSError) and cause.errno == errno.ECONNREFUSED:
             return RegistryError(
                 f"{operation}: {where} refuses connections",
                 details=f"{url.scheme}://{host}",
                 hint="check that the registry runs, and its port",
-            ), True
-    return _other_failure(error, operation=operation, where=where), True
+            ), Retry.IF_IT_ANSWERED_BEFORE
+    return _other_failure(error, operation=operation, where=where), Retry.ALWAYS
 
 
-def _other_failure(error: Exception, *, operation: str, where: str) -> Exception:
+def _other_failure(error: Exception, *, operation: str, where: str) -> RegistryError:
     if isinstance(error, httpx.ProxyError):
         return RegistryError(
             f"{operation}: the proxy failed ({error})", hint="check HTTPS_PROXY and NO_PROXY"

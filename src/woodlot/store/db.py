@@ -128,6 +128,8 @@ def _open(path: Path) -> "sqlite3.Connection":
     import sqlite3
 
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Records hold environments, and so secrets. SQLite gives its other files the same mode.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(
         path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
     )

@@ -3,7 +3,7 @@
 Source: OCI image-spec, image-index.md, "Platform Variants".
 """
 
-import platform as host_platform
+import os as host_os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ def parse_platform(text: str) -> Platform:
 
 def host() -> Platform:
     """The platform that runs here without emulation: Linux on this machine's processor."""
-    return make_platform("linux", host_platform.machine())
+    return make_platform("linux", host_os.uname().machine)
 
 
 def rank(wanted: Platform, offered: Platform) -> int | None:

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
 
 from woodlot.errors import IntegrityError, LimitError, NotFoundError
@@ -67,7 +67,7 @@ class Ingest:
         Raises:
             LimitError: The disk is full; what was there is removed to give its space back.
         """
-        await asyncio.to_thread(self.write_sync, data)
+        await _to_its_end(self.write_sync, data)
 
     def write_sync(self, data: bytes) -> None:
         """As `write`."""
@@ -97,7 +97,7 @@ class Ingest:
             IntegrityError: It is not the blob; its bytes are thrown away.
             LimitError: The disk is full.
         """
-        await asyncio.to_thread(self.commit_sync)
+        await _to_its_end(self.commit_sync)
 
     def commit_sync(self) -> None:
         """As `commit`."""
@@ -212,7 +212,7 @@ class ContentStore:
             return
         try:
             ingest = Ingest(fd, path, self.path(digest), digest, size)
-            await asyncio.to_thread(ingest.load)
+            await _to_its_end(ingest.load)
             try:
                 yield ingest
             finally:
@@ -283,6 +283,23 @@ class ContentStore:
                 finally:
                     unlock_and_close(fd)
         return freed
+
+
+async def _to_its_end(work: Callable[..., None], *arguments: bytes) -> None:
+    """Run ``work`` in a thread; cancelled, still wait for its end.
+
+    It writes to a descriptor that is closed next, and whose number may then be that of another file.
+    """
+    task = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()
+        raise
 
 
 def _is_at(fd: int, path: Path) -> bool:

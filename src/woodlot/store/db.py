@@ -85,7 +85,9 @@ class Database:
             try:
                 yield
             except BaseException:
-                connection.execute("ROLLBACK")
+                # A full disk has already undone it.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
 
@@ -177,7 +179,8 @@ def _migrate(connection: "sqlite3.Connection", path: Path) -> None:
         connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         raise
 
 

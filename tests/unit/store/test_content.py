@@ -1,5 +1,6 @@
 import asyncio
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -161,3 +162,30 @@ async def test_empty_blob_and_sha512(content: ContentStore) -> None:
     start = time.monotonic()
     assert content.verify(strong)
     assert time.monotonic() - start < 5
+
+
+async def test_cancelled_write_ends_before_its_file_is_closed(
+    content: ContentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = threading.Event()
+    real = os.pwrite
+
+    def slow(fd: int, data: bytes, offset: int) -> int:
+        began.set()
+        time.sleep(0.2)
+        return real(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", slow)
+
+    async def fetch() -> None:
+        async with content.ingest(DIGEST, len(DATA)) as ingest:
+            assert ingest is not None
+            await ingest.write(DATA[:10])
+
+    task = asyncio.create_task(fetch())
+    await asyncio.to_thread(began.wait)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    [partial] = content.ingest_directory.iterdir()
+    assert partial.read_bytes() == DATA[:10]

@@ -10,11 +10,13 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
 	"woodlot.dev/agent/internal/cgroup"
 	"woodlot.dev/agent/internal/fail"
+	"woodlot.dev/agent/internal/klog"
 	"woodlot.dev/agent/internal/launchspec"
 	"woodlot.dev/agent/internal/reap"
 	"woodlot.dev/agent/internal/rootfs"
@@ -53,6 +55,9 @@ type Manager struct {
 	// first is the first process once it runs, with the container's /dev/pts.
 	first    *reap.Child
 	firstPts int
+
+	// live is group, readable without the lock.
+	live atomic.Pointer[cgroup.Group]
 }
 
 // NewManager gives a manager that works below dir, a directory on a tmpfs, and starts processes with launcher.
@@ -96,6 +101,7 @@ func (m *Manager) Create(ctx context.Context, spec *Spec) (err error) {
 	if m.group, err = cgroup.New(cgroupName, spec.Limits); err != nil {
 		return err
 	}
+	m.live.Store(m.group)
 	m.setup = &launchspec.Setup{
 		Rootfs: m.root.Path, ReadOnly: spec.ReadOnly, Hostname: spec.Hostname, ShmBytes: spec.ShmBytes,
 		Mounts: spec.Mounts, Masked: spec.MaskedPaths, Readonly: spec.ReadonlyPath,
@@ -128,8 +134,16 @@ func writeEtcFiles(dir string, files map[string][]byte) ([]string, error) {
 
 // Shutdown ends every process, unmounts and syncs. No container can be made after it.
 func (m *Manager) Shutdown(ctx context.Context) error {
+	// Before the lock, which a program that is being executed may hold.
+	var early error
+	if group := m.live.Load(); group != nil {
+		early = group.Kill(ctx)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if early != nil {
+		klog.Warnf("shutdown: %v", early)
+	}
 	m.closed = true
 	err := m.dismantle(ctx)
 	unix.Sync()
@@ -153,6 +167,7 @@ func (m *Manager) dismantle(ctx context.Context) error {
 		m.first = nil
 	}
 	m.dropPts()
+	m.live.Store(nil)
 	if m.group != nil {
 		if err := m.group.Remove(); err != nil {
 			errs = append(errs, err)

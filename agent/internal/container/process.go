@@ -41,54 +41,84 @@ type Exit struct {
 
 // Start runs a process, the container's first or one more. The caller closes its streams after its end.
 func (m *Manager) Start(spec *ProcessSpec) (*Process, error) {
+	if spec.First {
+		return m.startFirst(spec)
+	}
+	return m.startMore(spec)
+}
+
+func (m *Manager) startFirst(spec *ProcessSpec) (*Process, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.spec == nil {
-		return nil, fail.New(fail.FailedPrecondition, "there is no container")
+		return nil, noContainer()
 	}
-	running := m.first != nil && !isDone(m.first)
-	if spec.First == running {
-		if running {
-			return nil, fail.New(fail.FailedPrecondition, "the container's first process runs already")
+	if m.first != nil && !isDone(m.first) {
+		return nil, fail.New(fail.FailedPrecondition, "the container's first process runs already")
+	}
+	s := m.staged
+	m.staged = nil
+	if s != nil && isDone(s.child) {
+		s.abandon()
+		s = nil
+	}
+	if s == nil { // run before: namespaces anew on the same root filesystem
+		var err error
+		if s, err = m.newStage(); err != nil {
+			return nil, err
 		}
-		return nil, fail.New(fail.FailedPrecondition, "the container is not running")
 	}
-	s, pts, err := m.stageFor(spec.First)
-	if err != nil {
-		return nil, err
-	}
-	p, err := m.startIn(s, pts, spec)
+	p, err := startIn(s, s.pts, m.group, spec)
 	if err != nil {
 		s.abandon()
 		return nil, err
 	}
 	s.release()
-	if spec.First {
-		m.dropPts()
-		m.first, m.firstPts = s.child, s.pts
-	}
+	m.dropPts()
+	m.first, m.firstPts = s.child, s.pts
 	return p, nil
 }
 
-// stageFor gives a launch at the point before the program, and the /dev/pts it sees.
-func (m *Manager) stageFor(first bool) (s *stage, pts int, err error) {
-	if !first {
-		s, err = m.joinStage(m.first)
-		return s, m.firstPts, err
+// startMore holds the lock only to look: a program that is slow to execute delays no other.
+func (m *Manager) startMore(spec *ProcessSpec) (*Process, error) {
+	first, pts, group, err := m.running()
+	if err != nil {
+		return nil, err
 	}
-	s, m.staged = m.staged, nil
-	if s == nil || isDone(s.child) { // run once already: namespaces anew on the same root filesystem
-		if s != nil {
-			s.abandon()
-		}
-		if s, err = m.newStage(); err != nil {
-			return nil, -1, err
-		}
+	defer func() { _ = unix.Close(pts) }()
+	s, err := m.joinStage(first, group)
+	if err != nil {
+		return nil, err
 	}
-	return s, s.pts, nil
+	p, err := startIn(s, pts, group, spec)
+	if err != nil {
+		s.abandon()
+		return nil, err
+	}
+	s.release()
+	return p, nil
 }
 
-func (m *Manager) startIn(s *stage, pts int, spec *ProcessSpec) (*Process, error) {
+// running gives what a further process needs; the /dev/pts is a copy.
+func (m *Manager) running() (*reap.Child, int, *cgroup.Group, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.spec == nil {
+		return nil, -1, nil, noContainer()
+	}
+	if m.first == nil || isDone(m.first) {
+		return nil, -1, nil, fail.New(fail.FailedPrecondition, "the container is not running")
+	}
+	pts, err := unix.FcntlInt(uintptr(m.firstPts), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, -1, nil, fmt.Errorf("duplicate /dev/pts: %w", err)
+	}
+	return m.first, pts, m.group, nil
+}
+
+func noContainer() error { return fail.New(fail.FailedPrecondition, "there is no container") }
+
+func startIn(s *stage, pts int, group *cgroup.Group, spec *ProcessSpec) (*Process, error) {
 	var streams *stdio.Streams
 	var err error
 	if spec.Tty {
@@ -100,14 +130,14 @@ func (m *Manager) startIn(s *stage, pts int, spec *ProcessSpec) (*Process, error
 		return nil, err
 	}
 	spec.PtyIndex = streams.PtyIndex
-	kills := m.group.OOMKills()
+	kills := group.OOMKills()
 	err = s.execute(&spec.Process, streams.ChildFds(), spec.Init)
 	streams.CloseChild()
 	if err != nil {
 		streams.Close()
 		return nil, err
 	}
-	return &Process{Streams: streams, child: s.child, group: m.group, oomKills: kills}, nil
+	return &Process{Streams: streams, child: s.child, group: group, oomKills: kills}, nil
 }
 
 func isDone(c *reap.Child) bool {

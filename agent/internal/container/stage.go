@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"woodlot.dev/agent/internal/cgroup"
 	"woodlot.dev/agent/internal/fail"
 	"woodlot.dev/agent/internal/launchspec"
 	"woodlot.dev/agent/internal/reap"
@@ -24,7 +25,7 @@ type stage struct {
 }
 
 // spawn starts a launch in the container's cgroup; its standard streams are /dev/null until it gets others.
-func (m *Manager) spawn(cloneFlags uintptr) (*stage, error) {
+func (m *Manager) spawn(group *cgroup.Group, cloneFlags uintptr) (*stage, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("socketpair: %w", err)
@@ -41,7 +42,7 @@ func (m *Manager) spawn(cloneFlags uintptr) (*stage, error) {
 		// One thread's worth of scheduler and no collector: it lives for milliseconds, within the container's limits.
 		Env:   []string{"GOMAXPROCS=1", "GOGC=off"},
 		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), uintptr(pair[1])},
-		Sys:   &syscall.SysProcAttr{Cloneflags: cloneFlags, UseCgroupFD: true, CgroupFD: m.group.Fd()},
+		Sys:   &syscall.SysProcAttr{Cloneflags: cloneFlags, UseCgroupFD: true, CgroupFD: group.Fd()},
 	})
 	if err != nil {
 		_ = unix.Close(pair[0])
@@ -56,7 +57,7 @@ func (m *Manager) spawn(cloneFlags uintptr) (*stage, error) {
 
 // newStage starts a launch in new namespaces and lets it set the container up.
 func (m *Manager) newStage() (*stage, error) {
-	s, err := m.spawn(unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS)
+	s, err := m.spawn(m.group, unix.CLONE_NEWNS|unix.CLONE_NEWPID|unix.CLONE_NEWIPC|unix.CLONE_NEWUTS)
 	if err != nil {
 		return nil, err
 	}
@@ -78,11 +79,11 @@ func (m *Manager) newStage() (*stage, error) {
 }
 
 // joinStage starts a launch in the namespaces of the container whose first process is given.
-func (m *Manager) joinStage(first *reap.Child) (*stage, error) {
+func (m *Manager) joinStage(first *reap.Child, group *cgroup.Group) (*stage, error) {
 	var s *stage
 	err := first.WithPidfd(func(pidfd int) error {
 		var err error
-		if s, err = m.spawnInside(pidfd); err != nil {
+		if s, err = m.spawnInside(pidfd, group); err != nil {
 			return err
 		}
 		if err := launchspec.Send(s.ctl, launchspec.MsgJoin, nil, pidfd); err != nil {
@@ -98,7 +99,7 @@ func (m *Manager) joinStage(first *reap.Child) (*stage, error) {
 }
 
 // spawnInside forks from a thread whose children are born in the PID namespace of pidfd's process.
-func (m *Manager) spawnInside(pidfd int) (*stage, error) {
+func (m *Manager) spawnInside(pidfd int, group *cgroup.Group) (*stage, error) {
 	type result struct {
 		s   *stage
 		err error
@@ -118,7 +119,7 @@ func (m *Manager) spawnInside(pidfd int) (*stage, error) {
 			done <- result{nil, fmt.Errorf("join the container's PID namespace: %w", err)}
 			return
 		}
-		s, err := m.spawn(0)
+		s, err := m.spawn(group, 0)
 		if back := unix.Setns(own, unix.CLONE_NEWPID); back == nil {
 			runtime.UnlockOSThread() // otherwise the thread ends with this goroutine
 		}

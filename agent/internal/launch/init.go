@@ -34,10 +34,10 @@ func (l *launcher) becomeInit() (int, error) {
 	_ = unix.Close(l.outerRoot)
 	_ = unix.Chdir("/")
 	_ = writeFile("/proc/self/comm", "init")
-	if err := capability.DropBounding(capability.Kill); err == nil {
-		err = capability.Apply(capability.Kill)
-		_ = err
-	}
+	// All it still needs is to signal the program, whatever user that has become. More would do no harm: processes of
+	// the container hold fewer capabilities than it had and so cannot touch it.
+	_ = capability.DropBounding(capability.Kill)
+	_ = capability.Apply(capability.Kill)
 	return serveInit(child, signals), nil
 }
 

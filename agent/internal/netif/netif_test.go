@@ -1,0 +1,45 @@
+package netif
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestParseInterface(t *testing.T) {
+	i, err := ParseInterface("52:54:00:12:34:56", "eth0", []string{"10.0.2.15/24", "fd00::1/64"}, 1400)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := i.Addresses[0].String(); got != "10.0.2.15/24" {
+		t.Errorf("the host part was lost: %s", got)
+	}
+	for _, bad := range []struct {
+		mac, name, address string
+		mtu                uint32
+	}{
+		{"nonsense", "eth0", "10.0.0.1/8", 0},
+		{"52:54:00:12:34:56", "../../x", "10.0.0.1/8", 0},
+		{"52:54:00:12:34:56", strings.Repeat("x", 16), "10.0.0.1/8", 0},
+		{"52:54:00:12:34:56", "eth0", "10.0.0.1", 0},
+		{"52:54:00:12:34:56", "eth0", "10.0.0.1/8", 70000},
+	} {
+		if _, err := ParseInterface(bad.mac, bad.name, []string{bad.address}, bad.mtu); err == nil {
+			t.Errorf("%+v was taken", bad)
+		}
+	}
+}
+
+func TestParseRoute(t *testing.T) {
+	r, err := ParseRoute("0.0.0.0/0", "10.0.2.2", false)
+	if err != nil || r.Gateway.String() != "10.0.2.2" || r.Destination.String() != "0.0.0.0/0" {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if r, err := ParseRoute("10.0.2.2/32", "", true); err != nil || r.Gateway != nil || !r.Prohibit {
+		t.Errorf("%+v, %v", r, err)
+	}
+	for _, bad := range [][2]string{{"default", ""}, {"10.0.0.0/8", "gateway"}} {
+		if _, err := ParseRoute(bad[0], bad[1], false); err == nil {
+			t.Errorf("%v was taken", bad)
+		}
+	}
+}

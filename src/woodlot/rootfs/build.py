@@ -19,7 +19,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from woodlot.errors import LimitError
+from woodlot.errors import LimitError, NotFoundError
 from woodlot.progress import Progress
 from woodlot.rootfs.ahead import ReadAhead
 from woodlot.rootfs.blocks import Appender, FileWriter, erase
@@ -27,7 +27,7 @@ from woodlot.rootfs.erofs import BLOCK_BYTES
 from woodlot.rootfs.image import write_metadata
 from woodlot.rootfs.layer import Budget, BuildLimits, LayerSource, read_layer
 from woodlot.rootfs.node import File
-from woodlot.rootfs.tar import TarEntry, TarReader
+from woodlot.rootfs.tar import TarEntry, TarReader, show_name
 from woodlot.rootfs.tree import Tree
 
 __all__ = ["FORMAT_VERSION", "BuildLimits", "LayerSource", "RootfsInfo", "build_rootfs"]
@@ -75,6 +75,7 @@ async def build_rootfs(
     Raises:
         IntegrityError: A layer is damaged, is not what the configuration says, or holds an impossible entry.
         LimitError: The image is larger than ``limits``, or the disk is full.
+        NotFoundError: A layer's blob is missing.
         UnsupportedError: A layer of an unknown kind.
     """
     cancelled = threading.Event()
@@ -114,7 +115,7 @@ class _Build:
 
     def run(self) -> RootfsInfo:
         """Build and publish the image; blocking."""
-        total = sum(layer.path.stat().st_size for layer in self._layers)
+        total = sum(_blob_size(layer) for layer in self._layers)
         self._progress.start(_TASK, "Unpacking", total=total)
         try:
             with _translate_full_disk(self._out.parent), _new_file(self._out) as fd:
@@ -190,7 +191,7 @@ class _Build:
                 writer.write(piece)
         else:
             stored = sum(length for _, length in entry.segments)
-            self._budget.spend(entry.size - stored, f"the sparse file {entry.name[:200]!r}")
+            self._budget.spend(entry.size - stored, f"the sparse file {show_name(entry.name)}")
             position = 0
             for offset, length in entry.segments:
                 writer.hole(offset - position)
@@ -207,6 +208,15 @@ class _Build:
         uuid[6] = uuid[6] & 0x0F | 0x80
         uuid[8] = uuid[8] & 0x3F | 0x80
         return bytes(uuid)
+
+
+def _blob_size(layer: LayerSource) -> int:
+    try:
+        return layer.path.stat().st_size
+    except FileNotFoundError as error:
+        raise NotFoundError(
+            f"layer {layer.digest}: its blob is not at {layer.path}", hint="pull the image again"
+        ) from error
 
 
 @contextlib.contextmanager

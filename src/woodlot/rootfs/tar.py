@@ -259,7 +259,7 @@ class TarReader:
         link = fields[8].partition(b"\0")[0] if told.link is None else told.link
         kind = _KINDS.get(flag)
         if kind is None:
-            raise UnsupportedError(f"{self._what}: {name!r} has the unknown type {flag!r}")
+            raise UnsupportedError(f"{self._what}: {show_name(name)} has the unknown type {flag!r}")
         try:
             entry = TarEntry(
                 name, kind, _number(fields[1]) & 0o7777, _number(fields[2]), _number(fields[3]),
@@ -270,9 +270,9 @@ class TarReader:
             if told.pax:
                 _apply_pax(entry, told.pax)
         except ValueError as error:
-            raise self._broken(f"has a wrong header for {name!r}: {error}") from error
+            raise self._broken(f"has a wrong header for {show_name(name)}: {error}") from error
         if entry.size < 0 or entry.uid < 0 or entry.gid < 0:
-            raise self._broken(f"has a negative number for {name!r}")
+            raise self._broken(f"has a negative number for {show_name(name)}")
         if kind is Kind.FILE and entry.name.endswith(b"/"):
             # Before ustar a directory was a file whose name ends in a slash.
             entry.kind = kind = Kind.DIRECTORY
@@ -306,7 +306,9 @@ class TarReader:
                 return
             entry.segments = sparse.check(segments, real_size, self._left)
         except (ValueError, KeyError) as error:
-            raise self._broken(f"has a wrong sparse map for {entry.name!r}: {error}") from error
+            raise self._broken(
+                f"has a wrong sparse map for {show_name(entry.name)}: {error}"
+            ) from error
         entry.size = real_size
         entry.name = pax.get(b"GNU.sparse.name", entry.name)
 
@@ -386,7 +388,7 @@ def _pax_records(data: bytes) -> tuple[dict[bytes, bytes], list[tuple[int, int]]
             raise ValueError("a record without a length")
         end = position + int(digits)
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
-        if not key or not equals or end > len(data) or data[end - 1] != 0x0A:
+        if not key or not equals or not space < end <= len(data) or data[end - 1] != 0x0A:
             raise ValueError("a record of a wrong length")
         if key == b"GNU.sparse.offset":
             offsets.append(int(value))
@@ -475,3 +477,9 @@ def parse_time(value: bytes) -> tuple[int, int]:
     if nanoseconds:
         return -seconds - 1, _NS_PER_S - nanoseconds
     return -seconds, 0
+
+
+def show_name(name: bytes) -> str:
+    """A name for people: quoted, of bounded length."""
+    text = name.decode(errors="replace")
+    return repr(text if len(text) <= 200 else f"{text[:200]}…")

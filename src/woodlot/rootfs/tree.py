@@ -15,7 +15,7 @@ import stat
 from woodlot.errors import IntegrityError, LimitError
 from woodlot.rootfs.layer import BuildLimits
 from woodlot.rootfs.node import Directory, File, Node, Special, Symlink
-from woodlot.rootfs.tar import Kind, TarEntry
+from woodlot.rootfs.tar import Kind, TarEntry, show_name
 from woodlot.rootfs.xattr import encode_xattrs
 
 _WHITEOUT = b".wh."
@@ -117,10 +117,10 @@ class Tree:
     def _link(self, parent: Directory, base: bytes, node: Node) -> None:
         if len(base) > MAX_NAME_BYTES:
             raise IntegrityError(
-                f"{self._what}: a name of {len(base)} bytes, and {MAX_NAME_BYTES} are possible: {base[:80]!r}…"
+                f"{self._what}: a name of {len(base)} bytes, and {MAX_NAME_BYTES} are possible: {show_name(base)}"
             )
         if 0 in base:
-            raise IntegrityError(f"{self._what}: the name {base!r} holds a NUL")
+            raise IntegrityError(f"{self._what}: the name {show_name(base)} holds a NUL")
         self._entries += 1
         if self._entries > self._limits.max_entries:
             raise LimitError(
@@ -277,7 +277,7 @@ class Tree:
                 followed += 1
                 if followed > _MAX_LINKS_FOLLOWED:
                     raise IntegrityError(
-                        f"{self._what}: {_short(b'/'.join(parts))} goes through too many symbolic links"
+                        f"{self._what}: {show_name(b'/'.join(parts))} goes through too many symbolic links"
                     )
                 if child.target.startswith(b"/"):
                     current = self.root
@@ -306,11 +306,11 @@ class Tree:
             node = directory.children.get(base) if directory else None
         if node is None:
             raise IntegrityError(
-                f"{self._what}: {_shown(entry)} is a hard link to {_short(entry.link)}, which does not exist"
+                f"{self._what}: {_shown(entry)} is a hard link to {show_name(entry.link)}, which does not exist"
             )
         if isinstance(node, Directory):
             raise IntegrityError(
-                f"{self._what}: {_shown(entry)} is a hard link to the directory {_short(entry.link)}"
+                f"{self._what}: {_shown(entry)} is a hard link to the directory {show_name(entry.link)}"
             )
         return node
 
@@ -335,7 +335,7 @@ class Tree:
             return
         name = base.removeprefix(_WHITEOUT)
         if name in _DOTS:
-            raise IntegrityError(f"{self._what}: the whiteout {base!r} names nothing")
+            raise IntegrityError(f"{self._what}: the whiteout {show_name(base)} names nothing")
         child = parent.children.get(name)
         if child is None or parent.pure_since == self._layer:
             return
@@ -385,10 +385,5 @@ class Tree:
         directory.xattrs = b""
 
 
-def _short(name: bytes) -> str:
-    text = name.decode(errors="replace")
-    return repr(text if len(text) <= 200 else f"{text[:200]}…")
-
-
 def _shown(entry: TarEntry) -> str:
-    return _short(entry.name)
+    return show_name(entry.name)

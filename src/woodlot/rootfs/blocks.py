@@ -17,6 +17,9 @@ TAIL_BYTES = 2048
 _BUFFER_BYTES = 1 << 20
 # Pieces from this size are written from where they are instead of being copied together.
 _DIRECT_BYTES = 64 << 10
+# The kernel is asked to begin writing to the disk after this much, so that fsync() finds little left to do.
+_WRITEBACK_BYTES = 8 << 20
+_SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h
 _FALLOC_KEEP_SIZE = 1  # linux/falloc.h
 _FALLOC_PUNCH_HOLE = 2
 
@@ -24,13 +27,20 @@ _FALLOC_PUNCH_HOLE = 2
 class Appender:
     """Writes to the end of a file in large pieces.
 
+    Args:
+        fd: The file.
+        offset: Where to begin.
+        durable: Whether the file is there to stay: then its data goes to the disk as it comes.
+
     Attributes:
         offset: Where the next byte goes.
     """
 
-    def __init__(self, fd: int, offset: int = 0) -> None:
+    def __init__(self, fd: int, offset: int = 0, *, durable: bool = False) -> None:
         self._fd = fd
         self._buffer = bytearray()
+        self._durable = durable
+        self._begun = offset
         self.offset = offset
         os.lseek(fd, offset, os.SEEK_SET)
 
@@ -65,6 +75,9 @@ class Appender:
         left = sum(map(len, parts))
         done = os.writev(self._fd, parts)
         if done == left:
+            if self._durable and self.offset - self._begun >= _WRITEBACK_BYTES:
+                begin_writeback(self._fd, self._begun, self.offset - self._begun)
+                self._begun = self.offset
             return
         # A write is cut short by a full disk, and then the next one says why, or by its size.
         rest = memoryview(b"".join(parts))[done:]
@@ -151,7 +164,13 @@ def erase(fd: int, offset: int, size: int) -> None:
 
 if sys.platform == "linux":
     _libc = ctypes.CDLL(None, use_errno=True)
+    _libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
     _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+    def begin_writeback(fd: int, offset: int, size: int) -> None:
+        """Start writing a range of a file to the disk, without waiting for it."""
+        # No more than a hint: fsync() reports what goes wrong.
+        _libc.sync_file_range(fd, offset, size, _SYNC_FILE_RANGE_WRITE)
 
     def _punch(fd: int, offset: int, size: int) -> bool:
         mode = _FALLOC_KEEP_SIZE | _FALLOC_PUNCH_HOLE
@@ -162,6 +181,10 @@ if sys.platform == "linux":
             return False
         raise OSError(code, os.strerror(code))
 else:
+
+    def begin_writeback(fd: int, offset: int, size: int) -> None:
+        """Nothing."""
+        del fd, offset, size
 
     def _punch(fd: int, offset: int, size: int) -> bool:
         del fd, offset, size

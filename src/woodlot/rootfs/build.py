@@ -133,7 +133,7 @@ class _Build:
             raise _Cancelled
 
     def _write(self, fd: int, spool_fd: int) -> tuple[int, int]:
-        image, spool = Appender(fd, BLOCK_BYTES), Appender(spool_fd)
+        image, spool = Appender(fd, BLOCK_BYTES, durable=True), Appender(spool_fd)
         writer = FileWriter(image, spool)
         with ReadAhead(self._chunks(), depth=_AHEAD_CHUNKS, name="unpack") as chunks:
             for layer in self._layers:

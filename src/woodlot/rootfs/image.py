@@ -160,7 +160,7 @@ def write_metadata(
     check()
     meta_offset = layout.meta_block * BLOCK_BYTES
     root_nid = root.nid
-    out = Appender(fd, meta_offset)
+    out = Appender(fd, meta_offset, durable=True)
     position = 0
     nodes = sorted(layout.nodes, key=lambda node: node.nid)
     for count, node in enumerate(nodes):

@@ -28,6 +28,8 @@ _ZERO_BLOCK = bytes(BLOCK_BYTES)
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s64x8s8s155s12x")
 # A long name, a pax header or a sparse map larger than this is no tar of this world (Go has the same limit).
 _MAX_SPECIAL_BYTES = 1 << 20
+# Global records are looked at again for each entry.
+_MAX_GLOBAL_BYTES = 64 << 10
 _NS_PER_S = 1_000_000_000
 _ADLER_MODULUS = 65521
 
@@ -121,6 +123,7 @@ class TarReader:
         self._left = 0  # data of the current entry not read yet
         self._padding = 0
         self._global: dict[bytes, bytes] = {}
+        self._global_bytes = 0
 
     def __iter__(self) -> Iterator[TarEntry]:
         """The entries in order; data not read is skipped."""
@@ -249,6 +252,9 @@ class TarReader:
             except ValueError as error:
                 raise self._broken(f"has a wrong pax header: {error}") from error
             if flag == b"g":
+                self._global_bytes += len(data)
+                if self._global_bytes > _MAX_GLOBAL_BYTES:
+                    raise self._broken("has global headers without end")
                 self._global.update(records)
             else:
                 told.pax, told.pairs = records, pairs

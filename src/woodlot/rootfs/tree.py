@@ -31,6 +31,7 @@ _MAX_ID = (1 << 32) - 2  # the last one means "no change" to chown
 _MAX_TEXT_BYTES = 1 << 30
 _IMPLICIT_MODE = 0o755
 _CACHED_PARENTS = 1 << 16
+_CACHED_NAME_BYTES = 1024
 _DOTS = frozenset((b"", b".", b".."))
 
 
@@ -121,13 +122,7 @@ class Tree:
             )
         if 0 in base:
             raise IntegrityError(f"{self._what}: the name {show_name(base)} holds a NUL")
-        self._entries += 1
-        if self._entries > self._limits.max_entries:
-            raise LimitError(
-                f"{self._what}: the image holds more than {self._limits.max_entries} entries",
-                hint="raise the setting image.max_entries if you trust the image",
-            )
-        self._keep_text(len(base))
+        self._count(len(base))
         parent.children[base] = node
         self._mark(parent, base)
 
@@ -218,6 +213,16 @@ class Tree:
                 self._keep_text(len(encoded))
             node.xattrs = known
 
+    def _count(self, name_bytes: int) -> None:
+        """One more entry is kept in memory."""
+        self._entries += 1
+        if self._entries > self._limits.max_entries:
+            raise LimitError(
+                f"{self._what}: the image holds more than {self._limits.max_entries} entries",
+                hint="raise the setting image.max_entries if you trust the image",
+            )
+        self._keep_text(name_bytes)
+
     def _keep_text(self, amount: int) -> None:
         self._text_bytes += amount
         if self._text_bytes > _MAX_TEXT_BYTES:
@@ -255,9 +260,10 @@ class Tree:
         """The directory of this name; what is missing of it is made, and what is no directory is replaced."""
         parent = self._walk(self._clean(head, entry), make=True)
         assert parent is not None  # noqa: S101 - it was made
-        if len(self._parents) >= _CACHED_PARENTS:
-            self._parents.clear()
-        self._parents[head] = parent
+        if len(head) <= _CACHED_NAME_BYTES:
+            if len(self._parents) >= _CACHED_PARENTS:
+                self._parents.clear()
+            self._parents[head] = parent
         return parent
 
     def _walk(self, parts: list[bytes], *, make: bool) -> Directory | None:
@@ -320,8 +326,8 @@ class Tree:
         """Skip AUFS's own files, except that hard links may name those in ``.wh..wh.plnk``."""
         if entry.kind is Kind.FILE and clean.startswith(_AUFS_LINKS):
             file = self._new_file(entry)
+            self._count(len(clean))
             self._aufs_links[clean] = file
-            self._keep_text(len(clean))
             return file
         return None
 

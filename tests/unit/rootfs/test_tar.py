@@ -185,6 +185,12 @@ def test_global_headers_hold_until_replaced() -> None:
     assert [(e.uid, e.gid) for e, _ in read(data)] == [(5, 6), (7, 6), (9, 6)]
 
 
+def test_global_headers_without_end_are_refused() -> None:
+    heads = (pax_header({b"k%d" % i: b"v" * 1000}, b"g") for i in range(100))
+    with pytest.raises(IntegrityError, match="without end"):
+        read(b"".join(heads) + END)
+
+
 @pytest.mark.parametrize(
     "data",
     [

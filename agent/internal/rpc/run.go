@@ -29,10 +29,16 @@ func (s *server) Run(stream pb.Agent_RunServer) error {
 	if err != nil {
 		return toStatus(err)
 	}
+	id := start.GetId()
+	if err := s.processes.reserve(id); err != nil {
+		return toStatus(err)
+	}
+	defer s.processes.remove(id)
 	process, err := s.Container.Start(spec)
 	if err != nil {
 		return toStatus(err)
 	}
+	s.processes.set(id, process)
 	r := &run{stream: stream, process: process}
 	defer process.Close()
 	return toStatus(r.serve())

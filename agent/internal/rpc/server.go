@@ -52,6 +52,8 @@ var _ Container = (*container.Manager)(nil)
 type server struct {
 	pb.UnimplementedAgentServer
 	Options
+
+	processes processes
 }
 
 var _ pb.AgentServer = (*server)(nil)

@@ -85,7 +85,7 @@ class Directory(Node):
         parent: The directory it is in; the root's is the root.
         children: Its entries, without ``.`` and ``..``.
         pure_since: Number of a layer: nothing in here, at any depth, is from a layer below that one.
-        fresh_layer: The layer that ``fresh`` speaks of.
+        fresh_layer: The last layer that had an entry in here, at any depth; ``fresh`` speaks of it.
         fresh: Names of entries that this layer made. Only kept for directories that are not pure.
         size: Bytes of its entries in the image.
         block: First block of its entries in the image; 0 if all of them are next to the inode.

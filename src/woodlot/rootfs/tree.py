@@ -61,6 +61,7 @@ class Tree:
         self._layer += 1
         self._what = what
         self._aufs_links = {}
+        self._parents.clear()
 
     def add(self, entry: TarEntry) -> File | None:
         """Apply one entry.
@@ -128,12 +129,15 @@ class Tree:
 
     def _mark(self, parent: Directory, base: bytes) -> None:
         """Remember that the current layer made this name."""
-        if parent.pure_since == self._layer:
-            return
-        if parent.fresh_layer != self._layer:
-            parent.fresh_layer = self._layer
-            parent.fresh = set()
-        parent.fresh.add(base)
+        if parent.pure_since != self._layer:
+            self._touch(parent)
+            parent.fresh.add(base)
+
+    def _touch(self, directory: Directory) -> None:
+        """Remember that the current layer has an entry somewhere in this directory."""
+        if directory.fresh_layer != self._layer:
+            directory.fresh_layer = self._layer
+            directory.fresh = set()
 
     # Making nodes
 
@@ -279,6 +283,8 @@ class Tree:
             child = current.children.get(part)
             if isinstance(child, Directory):
                 current = child
+                if make:
+                    self._touch(child)
             elif isinstance(child, Symlink):
                 followed += 1
                 if followed > _MAX_LINKS_FOLLOWED:
@@ -348,7 +354,7 @@ class Tree:
         fresh = parent.fresh_layer == self._layer and name in parent.fresh
         if isinstance(child, Directory):
             self._prune(child)
-            if not fresh and child.children:
+            if not fresh and child.fresh_layer == self._layer:
                 self._make_implicit(child)
                 self._mark(parent, name)
                 return
@@ -358,8 +364,7 @@ class Tree:
     def _prune(self, top: Directory) -> None:
         """Remove what lower layers made inside ``top``.
 
-        A directory of a lower layer stays if this layer put something into it, but then only as the implicit
-        parent of that.
+        A directory of a lower layer stays if this layer has entries in it, but then only as their implicit parent.
         """
         layer = self._layer
         if top.pure_since == layer:
@@ -377,7 +382,7 @@ class Tree:
             for name, child in directory.children.items():
                 if name in fresh:
                     kept[name] = child
-                elif isinstance(child, Directory) and child.children:
+                elif isinstance(child, Directory) and child.fresh_layer == layer:
                     self._make_implicit(child)
                     kept[name] = child
             directory.children = kept

@@ -130,7 +130,7 @@ ops = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.lists(ops, max_size=12), max_size=4))
 def test_random_layers(layers: list[list[Op]]) -> None:
     # A link to what its own layer takes away depends on their order, in every runtime.

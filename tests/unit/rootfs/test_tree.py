@@ -156,6 +156,17 @@ async def test_a_whiteout_of_a_directory_that_its_layer_writes_into(
     assert (tree[b"x"].perm, tree[b"x"].uid) == (0o755, 0)
 
 
+@pytest.mark.parametrize("flip", [False, True])
+async def test_a_whiteout_inside_a_removed_directory_makes_it_anew(
+    merge: Merge, flip: bool
+) -> None:
+    entries = [member(b"x/y/.wh.old"), member(b".wh.x")]
+    below = archive(directory(b"x/y", 0o700), member(b"x/y/old"), member(b"x/z"))
+    tree = await merge(below, archive(*entries[:: -1 if flip else 1]))
+    assert names(tree) == {b"x", b"x/y"}
+    assert tree[b"x/y"].perm == 0o755
+
+
 async def test_whiteouts_of_one_layer_do_not_reach_the_next(merge: Merge) -> None:
     tree = await merge(
         archive(member(b"a")), archive(member(b".wh.a")), archive(member(b"a", b"back"))

@@ -9,7 +9,6 @@ PYTHON := .venv/bin/python
 # The tools of the virtual environment first: Go is there when the system has none that will do.
 VENV := PATH="$$PWD/.venv/bin:$$PATH"
 PYTEST := $(VENV) $(PYTHON) -m pytest
-SOURCES := src tests benchmarks hatch_build.py
 
 # What to run in place of the image that `make demo` builds, e.g. IMAGE=alpine:latest
 IMAGE ?=
@@ -40,15 +39,24 @@ check: ## Run the linters, the type checkers and the unit tests, in under a minu
 check: lint test-unit
 
 .PHONY: lint
-lint: ## Run the linters and the type checkers
-lint: lint-python lint-go
+lint: ## Run the linters and the type checkers [-k: go on after a failure]
+lint: lint-ruff lint-mypy lint-pyright lint-imports lint-go
 
-.PHONY: lint-python
-lint-python: setup
+.PHONY: lint-ruff
+lint-ruff: setup
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
+
+.PHONY: lint-mypy
+lint-mypy: setup
 	$(PYTHON) -m mypy
-	$(PYTHON) -m pyright --warnings
+
+.PHONY: lint-pyright
+lint-pyright: setup
+	$(PYTHON) -m pyright
+
+.PHONY: lint-imports
+lint-imports: setup
 	$(VENV) lint-imports --no-cache
 
 .PHONY: lint-go

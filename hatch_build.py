@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,10 @@ def build(root: Path, programs: list[str]) -> None:
             "GOROOT": str(goroot),
             "GOTOOLCHAIN": "local",
         }
-        argv = [goroot / "bin/go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w"]
+        argv = [goroot / "bin/go", "build", "-trimpath", "-buildvcs=false"]
+        # Leaves out gRPC's debug pages, and with them an HTML template engine.
+        argv += ["-tags=grpcnotrace"]
+        argv += [f"-ldflags=-s -w -X main.version={project_version(root)}"]
         subprocess.run(
             [*argv, "-o", binaries / program, f"./cmd/{command}"],
             cwd=root / "agent",
@@ -105,7 +109,7 @@ def stamp(root: Path) -> Path:
 
 def fingerprint(root: Path) -> str:
     """A digest of all that shapes the binaries."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(f"version {project_version(root)}\n".encode())
     for path in sorted(sources(root)):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         digest.update(f"{path.relative_to(root)} {content}\n".encode())
@@ -120,6 +124,12 @@ def sources(root: Path) -> Iterator[Path]:
     for path in (root / "agent").rglob("*.go"):
         if not path.name.endswith("_test.go"):
             yield path
+
+
+def project_version(root: Path) -> str:
+    """The version that the agent tells the host."""
+    project: dict[str, str] = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    return project["version"]
 
 
 def minimum_go(root: Path) -> tuple[int, ...]:

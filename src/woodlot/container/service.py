@@ -1,0 +1,122 @@
+"""The supervisor's gRPC service: a thin skin over `Supervisor`."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import TYPE_CHECKING, TypeAlias
+
+import grpc
+import grpc.aio
+
+from woodlot._pb.supervisor.v1 import supervisor_pb2 as pb
+from woodlot._pb.supervisor.v1.supervisor_pb2_grpc import SupervisorServicer
+from woodlot.container.wire import encode_end, encode_error
+from woodlot.errors import WoodlotError
+
+if TYPE_CHECKING:
+    from woodlot.container.session import Subscriber
+    from woodlot.container.supervisor import Supervisor
+
+Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"
+
+
+class Service(SupervisorServicer):
+    """Answers clients; what it answers is decided by the supervisor it is given."""
+
+    def __init__(self, supervisor: "Supervisor") -> None:
+        self._supervisor = supervisor
+
+    async def Start(self, request: pb.StartRequest, context: Context) -> pb.StartResponse:  # noqa: N802
+        """Start the process unless it runs."""
+        del request
+        async with _errors(context):
+            await self._supervisor.start_process(owned=False)
+        return pb.StartResponse()
+
+    async def Attach(  # noqa: N802
+        self, requests: AsyncIterator[pb.AttachRequest], context: Context
+    ) -> AsyncGenerator[pb.AttachResponse]:
+        """The stdio of the process."""
+        supervisor = self._supervisor
+        first = await anext(aiter(requests))
+        opened = first.open
+        subscriber = await supervisor.session.subscribe()
+        feeding: asyncio.Task[None] | None = None
+        orderly = False
+        try:
+            async with _errors(context):
+                if opened.start:
+                    await supervisor.start_process(
+                        owned=opened.owner, rows=opened.rows, columns=opened.columns
+                    )
+            yield pb.AttachResponse(started=pb.AttachResponse.Started())
+            if opened.stdin:
+                feeding = asyncio.create_task(_feed(supervisor, requests))
+            async for response in _output(subscriber):
+                yield response
+            async with _errors(context):
+                end = await supervisor.ended()
+            yield pb.AttachResponse(exited=encode_end(end))
+            orderly = True
+        finally:
+            supervisor.session.unsubscribe(subscriber)
+            if feeding is not None:
+                feeding.cancel()
+            if opened.owner and not orderly:
+                supervisor.owner_left()
+
+    async def Signal(self, request: pb.SignalRequest, context: Context) -> pb.SignalResponse:  # noqa: N802
+        """Send a signal to the process."""
+        async with _errors(context):
+            await self._supervisor.process.signal(request.number)
+        return pb.SignalResponse()
+
+    async def Resize(self, request: pb.ResizeRequest, context: Context) -> pb.ResizeResponse:  # noqa: N802
+        """Set the size of the process's terminal."""
+        async with _errors(context):
+            await self._supervisor.process.resize(request.rows, request.columns)
+        return pb.ResizeResponse()
+
+    async def Stop(self, request: pb.StopRequest, context: Context) -> pb.StopResponse:  # noqa: N802
+        """Signal, wait, SIGKILL."""
+        async with _errors(context):
+            end = await self._supervisor.stop(signal_number=request.signal, grace_s=request.grace_s)
+        return pb.StopResponse(exit=encode_end(end))
+
+    async def Wait(self, request: pb.WaitRequest, context: Context) -> pb.Exit:  # noqa: N802
+        """Answer at the end."""
+        del request
+        async with _errors(context):
+            end = await self._supervisor.ended()
+        return encode_end(end)
+
+
+async def _output(subscriber: "Subscriber") -> AsyncGenerator[pb.AttachResponse]:
+    while (chunk := await subscriber.get()) is not None:
+        yield (
+            pb.AttachResponse(stderr=chunk.data)
+            if chunk.stderr
+            else pb.AttachResponse(stdout=chunk.data)
+        )
+
+
+async def _feed(supervisor: "Supervisor", requests: AsyncIterator[pb.AttachRequest]) -> None:
+    process = supervisor.process
+    with contextlib.suppress(WoodlotError):
+        async for request in requests:
+            match request.WhichOneof("request"):
+                case "stdin":
+                    await process.write(request.stdin)
+                case "close_stdin":
+                    await process.close_stdin()
+                    return
+                case _:
+                    pass
+
+
+@contextlib.asynccontextmanager
+async def _errors(context: Context) -> AsyncGenerator[None]:
+    try:
+        yield
+    except WoodlotError as error:
+        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, encode_error(error))

@@ -1,0 +1,101 @@
+"""One run of a container's process, as its clients see it: output fanned out, input taken, one end for all."""
+
+import asyncio
+from dataclasses import dataclass
+
+from woodlot.container.logs import LogWriter
+from woodlot.guest.client import Exited, Output, Process, Started
+
+_QUEUE_CHUNKS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """How a container ended."""
+
+    code: int
+    signal: int = 0
+    oom_killed: bool = False
+    reason: str = ""
+    """Why, where its process did not end by itself."""
+
+
+class Subscriber:
+    """One client's view of the output; a slow one holds the process back, as a slow terminal does."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[Output | None] = asyncio.Queue(_QUEUE_CHUNKS)
+        self._closed = asyncio.Event()
+
+    async def put(self, item: Output | None) -> None:
+        """Hand over a chunk, or None after the last; returns at once when the client is gone."""
+        if self._closed.is_set():
+            return
+        if not self._queue.full():
+            self._queue.put_nowait(item)
+            return
+        put = asyncio.ensure_future(self._queue.put(item))
+        closed = asyncio.ensure_future(self._closed.wait())
+        try:
+            await asyncio.wait((put, closed), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            put.cancel()
+            closed.cancel()
+
+    async def get(self) -> Output | None:
+        """The next chunk; None after the last."""
+        return await self._queue.get()
+
+    def close(self) -> None:
+        """The client is gone."""
+        self._closed.set()
+
+
+class Session:
+    """The process's output on its way from the guest to the log and to every attached client."""
+
+    def __init__(self, log: LogWriter) -> None:
+        self._log = log
+        self._subscribers: list[Subscriber] = []
+        self._over = False
+
+    async def subscribe(self) -> Subscriber:
+        """A new view, from now on."""
+        subscriber = Subscriber()
+        if self._over:
+            await subscriber.put(None)
+        else:
+            self._subscribers.append(subscriber)
+        return subscriber
+
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Forget a view."""
+        subscriber.close()
+        if subscriber in self._subscribers:
+            self._subscribers.remove(subscriber)
+
+    async def pump(self, process: Process, started: "asyncio.Future[None]") -> Exited:
+        """Carry output until the process ends; ``started`` is resolved when it runs.
+
+        Raises:
+            WoodlotError: The process could not be started, or the guest failed.
+        """
+        async for event in process.events():
+            match event:
+                case Started():
+                    started.set_result(None)
+                case Output():
+                    self._log.write("stderr" if event.stderr else "stdout", event.data)
+                    for subscriber in tuple(self._subscribers):
+                        await subscriber.put(event)
+                case Exited():
+                    return event
+        raise AssertionError("events() ends with Exited or raises")
+
+    async def finish(self) -> None:
+        """No more output will come."""
+        self._over = True
+        for subscriber in tuple(self._subscribers):
+            await subscriber.put(None)
+        self._subscribers.clear()
+        self._log.close()

@@ -1,0 +1,69 @@
+"""The states of a container, each with what only it has."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias, assert_never
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Starting:
+    """Its supervisor boots the VM; the process does not run yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """Its process runs."""
+
+    started_at: float
+    """Seconds since 1970."""
+    vm_pid: int
+    accelerator: str
+    ip: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped:
+    """Its process has ended and its VM is gone."""
+
+    exit_code: int
+    finished_at: float
+    started_at: float = 0.0
+    oom_killed: bool = False
+    reason: str = ""
+    """Why it ended, where its process did not end by itself."""
+
+
+State: TypeAlias = Starting | Running | Stopped
+
+_BY_LABEL: dict[str, type[Starting] | type[Running] | type[Stopped]] = {
+    "starting": Starting,
+    "running": Running,
+    "stopped": Stopped,
+}
+
+# The status of a process that SIGKILL ended, which is what pulling a VM's plug does to it.
+KILLED_EXIT_CODE = 137
+
+
+def label(state: State) -> str:
+    """Word for the STATE column."""
+    match state:
+        case Starting():
+            return "starting"
+        case Running():
+            return "running"
+        case Stopped():
+            return "stopped"
+        case _:
+            assert_never(state)
+
+
+def to_json(state: State) -> dict[str, Any]:
+    """The state as JSON types; `from_json` reads it back."""
+    return {"state": label(state), **asdict(state)}
+
+
+def from_json(data: Mapping[str, Any]) -> State:
+    """The state that `to_json` wrote."""
+    fields = dict(data)
+    return _BY_LABEL[fields.pop("state")](**fields)

@@ -1,0 +1,488 @@
+"""The process that stands behind one container: it owns the VM, the agent's connection, the log and the record.
+
+It lives from `container run` until the container has ended, and answers clients on its socket. Its life in order:
+
+    clone the writable disk → start the VM → serve the socket, tell the launcher → agent answers → configure guest,
+    mount root filesystem → (a client asks) start the process → carry output → process ends → shut the guest down →
+    end the VM → write the record → answer the clients → leave
+
+The container's lock is held throughout, so "does its supervisor live?" is a question to the kernel. Killing it with
+SIGKILL takes the VM with it (parent-death signal); the next command finds the lock free and mends the record.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+import os
+import secrets
+import shutil
+import signal
+import time
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from woodlot import settings
+from woodlot.container import etcfiles, state
+from woodlot.container.boot import MachinePlan
+from woodlot.container.lifeline import Lifeline
+from woodlot.container.network import Interface, build_interface
+from woodlot.container.spec import ContainerSpec
+from woodlot.errors import (
+    ErrorCode,
+    ExecutionError,
+    GuestError,
+    StateError,
+    VmmError,
+    WoodlotError,
+)
+from woodlot.paths import Paths
+from woodlot.store.store import Store
+from woodlot.units import MIB
+from woodlot.vmm.base import Disk, UserNetwork, VirtualMachine, VmExit, VmSpec
+
+if TYPE_CHECKING:
+    from woodlot._pb.agent.v1 import agent_pb2
+    from woodlot.container.session import End, Session
+    from woodlot.guest.client import Agent, Process
+
+log = logging.getLogger(__name__)
+
+# Room for the guest's kernel and agent beside what the user's limit allows the container.
+GUEST_OVERHEAD_BYTES = 128 * MIB
+IMAGE_SERIAL = "image"
+UPPER_SERIAL = "upper"
+STOP_GRACE_S = 5.0
+_SETUP_TIMEOUT_S = 30.0
+_SHUTDOWN_TIMEOUT_S = 10.0
+_KILL_TIMEOUT_S = 2.0
+_LAST_ANSWERS_S = 5.0
+_ENTROPY_BYTES = 64
+
+
+class Supervisor:
+    """One container's life; made and run by `supervise`."""
+
+    def __init__(
+        self, paths: Paths, store: Store, spec: ContainerSpec, plan: MachinePlan, lifeline: Lifeline
+    ) -> None:
+        from woodlot.container.logs import LogWriter
+        from woodlot.container.session import Session
+
+        self._paths = paths
+        self._store = store
+        self._spec = spec
+        self._plan = plan
+        self._lifeline = lifeline
+        self._directory = paths.container(spec.id)
+        self._interface = build_interface(spec.network, spec.id)
+        self.session: Session = Session(
+            LogWriter(self._directory / "stdio.log", max_bytes=settings.get_int("log.max_size"))
+        )
+        loop = asyncio.get_running_loop()
+        self._wanted: asyncio.Future[tuple[int, int]] = loop.create_future()
+        self._started: asyncio.Future[None] = loop.create_future()
+        self._ended: asyncio.Future[End] = loop.create_future()
+        self._process_over = asyncio.Event()
+        self._abandoned = asyncio.Event()
+        self._owned = False
+        self._started_at = 0.0
+        self._process: Process | None = None
+        self._vm: VirtualMachine | None = None
+        self._stopping: asyncio.Task[End] | None = None
+
+    # What clients ask for.
+
+    @property
+    def process(self) -> "Process":
+        """The container's process, to send things to.
+
+        Raises:
+            StateError: It does not run.
+        """
+        if self._process is None or self._process_over.is_set():
+            raise StateError(f"container {self._spec.name} is not running")
+        return self._process
+
+    async def start_process(self, *, owned: bool, rows: int = 0, columns: int = 0) -> None:
+        """Start the process unless it runs already, and return when it does.
+
+        Args:
+            owned: The container ends when the client that asks here leaves.
+            rows: Height of the client's terminal; 0 if it has none.
+            columns: Width of it.
+
+        Raises:
+            WoodlotError: Why it could not be started.
+        """
+        self._owned = self._owned or owned
+        if not self._wanted.done():
+            self._wanted.set_result((rows, columns))
+        await asyncio.shield(self._started)
+
+    async def ended(self) -> "End":
+        """How the container ended, once it has."""
+        return await asyncio.shield(self._ended)
+
+    async def stop(self, *, signal_number: int = 0, grace_s: float = STOP_GRACE_S) -> "End":
+        """Signal, wait, SIGKILL, and the plug at last; return when the VM is gone."""
+        number = signal_number or signal.Signals[self._spec.stop_signal].value
+        if self._process is None:
+            self._abandoned.set()
+            return await self.ended()
+        for signal_now, wait_s in ((number, grace_s), (signal.SIGKILL.value, _KILL_TIMEOUT_S)):
+            with contextlib.suppress(WoodlotError, TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self.process.signal(signal_now)
+                    await self._process_over.wait()
+            if self._process_over.is_set():
+                return await self.ended()
+        log.warning("the process survived SIGKILL; pulling the plug")
+        assert self._vm is not None  # noqa: S101 - a process has a VM
+        self._vm.kill()
+        return await self.ended()
+
+    def owner_left(self) -> None:
+        """The client that the container belongs to is gone."""
+        if self._stopping is None and not self._ended.done():
+            log.info("the owning client is gone: stopping the container")
+            self._stopping = asyncio.create_task(self.stop())
+
+    # The life.
+
+    async def run(self) -> None:
+        """Everything, from the disk to the last answer."""
+        from woodlot.container.session import End
+
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self.owner_left)
+        async with AsyncExitStack() as stack:
+            try:
+                vm = self._vm = await stack.enter_async_context(self._start_vm())
+                await stack.enter_async_context(self._serve())
+                self._lifeline.ready()
+                self._lifeline.on_close(self._launcher_left)
+                end = await self._live(vm)
+            except WoodlotError as error:
+                end = End(code=exit_code(error), reason=error.message)
+                self._refuse(error)
+            await self.session.finish()
+            self._process_over.set()
+            if self._vm is not None:
+                self._vm.kill()
+                await self._vm.wait()
+            self._record(end)
+            self._ended.set_result(end)
+            # Leaving the stack stops the server, which lets the answers out first.
+
+    def _refuse(self, error: WoodlotError) -> None:
+        log.warning("%s%s", error.message, f"\n{error.details}" if error.details else "")
+        if not self._started.done():
+            self._started.set_exception(error)
+            self._started.exception()  # retrieved: nobody may be waiting
+        self._lifeline.fail(error)
+
+    @asynccontextmanager
+    async def _start_vm(self) -> AsyncGenerator[VirtualMachine]:
+        from woodlot.vmm.qemu.machine import QemuVmm
+
+        sockets = self._paths.sockets(self._spec.id)
+        sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            async with QemuVmm(self._plan.arch).start(self._vm_spec(sockets)) as vm:
+                yield vm
+        finally:
+            shutil.rmtree(sockets, ignore_errors=True)
+
+    def _vm_spec(self, sockets: Path) -> VmSpec:
+        spec, interface = self._spec, self._interface
+        return VmSpec(
+            name=spec.name,
+            arch=self._plan.arch,
+            accelerator=self._plan.accelerator,
+            vcpus=max(1, math.ceil(spec.cpus)),
+            memory_bytes=spec.memory_bytes + GUEST_OVERHEAD_BYTES,
+            kernel=self._plan.kernel,
+            initramfs=self._plan.initramfs,
+            kernel_cmdline=spec.kernel_args,
+            disks=(
+                Disk(path=Path(spec.rootfs), serial=IMAGE_SERIAL, read_only=True),
+                Disk(path=self._directory / "upper.ext4", serial=UPPER_SERIAL),
+            ),
+            network=UserNetwork(mac=interface.mac) if interface else None,
+            control_socket=sockets / "a.sock",
+            console_log=self._directory / "console.log",
+            vmm_log=self._directory / "vmm.log",
+        )
+
+    @asynccontextmanager
+    async def _serve(self) -> AsyncGenerator[None]:
+        import grpc.aio
+
+        from woodlot._pb.supervisor.v1.supervisor_pb2_grpc import (
+            add_SupervisorServicer_to_server,
+        )
+        from woodlot.container.service import Service
+
+        server = grpc.aio.server(options=[("grpc.max_receive_message_length", 1 * MIB)])
+        add_SupervisorServicer_to_server(Service(self), server)
+        server.add_insecure_port(f"unix:{self._paths.sockets(self._spec.id) / 's.sock'}")
+        await server.start()
+        try:
+            yield
+        finally:
+            await server.stop(_LAST_ANSWERS_S)
+
+    async def _live(self, vm: VirtualMachine) -> "End":
+        """Race the container's life against the VM's death and against being abandoned.
+
+        Raises:
+            WoodlotError: The container's process never ran.
+        """
+        life = asyncio.create_task(self._life(vm))
+        death = asyncio.create_task(vm.wait())
+        abandoned = asyncio.create_task(self._abandoned.wait())
+        try:
+            await asyncio.wait((life, death, abandoned), return_when=asyncio.FIRST_COMPLETED)
+            if life.done() and not isinstance(life.exception(), GuestError):
+                return life.result()
+            if abandoned.done() and not death.done():
+                raise StateError(f"container {self._spec.name} was stopped before it ran")
+            # The agent's connection breaks a moment before the VM's end is known.
+            await asyncio.wait((death,), timeout=_KILL_TIMEOUT_S)
+            if death.done():
+                return self._vm_died(death.result())
+            return life.result()
+        finally:
+            for task in (life, death, abandoned):
+                task.cancel()
+            await asyncio.gather(life, death, abandoned, return_exceptions=True)
+
+    def _vm_died(self, vm_exit: VmExit) -> "End":
+        from woodlot.container.session import End
+
+        reason = f"the virtual machine ended: {vm_exit.reason}"
+        if self._process is None:
+            raise VmmError(
+                f"container {self._spec.name}: {reason}",
+                details=_tail(self._directory / "console.log"),
+                hint="the guest's console is in the details; a kernel that cannot run the agent does this",
+            )
+        return End(code=state.KILLED_EXIT_CODE, reason=reason)
+
+    async def _life(self, vm: VirtualMachine) -> "End":
+        from woodlot.container.session import End
+        from woodlot.guest.client import Agent
+
+        async with Agent(vm.control_target) as agent:
+            await self._prepare(agent)
+            rows, columns = await self._wanted
+            async with agent.run(self._process_request(rows, columns), first=True) as process:
+                self._process = process
+                self._started.add_done_callback(self._process_started)
+                try:
+                    exited = await self.session.pump(process, self._started)
+                except (ExecutionError, GuestError):
+                    if not self._started.done():
+                        self._process = None
+                    raise
+            self._process_over.set()
+            await self.session.finish()
+            if not self._spec.remove:
+                try:
+                    await agent.shutdown(timeout_s=_SHUTDOWN_TIMEOUT_S)
+                except GuestError as error:
+                    log.warning("the guest was not shut down in order: %s", error.message)
+            return End(code=exited.code, signal=exited.signal, oom_killed=exited.oom_killed)
+
+    async def _prepare(self, agent: "Agent") -> None:
+        try:
+            hello = await agent.hello(timeout_s=settings.get_float("vm.boot_timeout"))
+        except GuestError as error:
+            error.details = _tail(self._directory / "console.log")
+            error.hint = f"the guest's console is in {self._directory / 'console.log'}"
+            raise
+        log.info("agent %s, kernel %s", hello.agent_version, hello.kernel_release)
+        await agent.configure(self._configure_request(), timeout_s=_SETUP_TIMEOUT_S)
+        await agent.create_container(self._create_request(), timeout_s=_SETUP_TIMEOUT_S)
+
+    def _process_started(self, started: "asyncio.Future[None]") -> None:
+        if started.cancelled() or started.exception() is not None:
+            return
+        assert self._vm is not None  # noqa: S101 - a process has a VM
+        self._started_at = time.time()
+        self._store.containers.update_state(
+            self._spec.id,
+            state.to_json(
+                state.Running(
+                    started_at=self._started_at,
+                    vm_pid=self._vm.pid,
+                    accelerator=self._plan.accelerator.value,
+                    ip=self._interface.address if self._interface else "",
+                )
+            ),
+        )
+
+    def _launcher_left(self) -> None:
+        if not self._started.done():
+            log.info("the launcher left before the process was started")
+            self._abandoned.set()
+        elif self._owned:
+            self.owner_left()
+
+    def _record(self, end: "End") -> None:
+        if self._spec.remove:
+            self._store.containers.delete(self._spec.id)
+            shutil.rmtree(self._directory, ignore_errors=True)
+            return
+        self._store.containers.update_state(
+            self._spec.id,
+            state.to_json(
+                state.Stopped(
+                    exit_code=end.code,
+                    started_at=self._started_at,
+                    finished_at=time.time(),
+                    oom_killed=end.oom_killed,
+                    reason=end.reason,
+                )
+            ),
+        )
+
+    # What the guest is told.
+
+    def _configure_request(self) -> "agent_pb2.ConfigureRequest":
+        from woodlot._pb.agent.v1 import agent_pb2
+
+        return agent_pb2.ConfigureRequest(
+            time_unix_nanos=time.time_ns(),
+            entropy=secrets.token_bytes(_ENTROPY_BYTES),
+            interfaces=[_interface_request(self._interface)] if self._interface else [],
+        )
+
+    def _create_request(self) -> "agent_pb2.CreateContainerRequest":
+        from woodlot._pb.agent.v1 import agent_pb2
+
+        spec, interface = self._spec, self._interface
+        return agent_pb2.CreateContainerRequest(
+            id=spec.id,
+            hostname=spec.hostname,
+            rootfs=agent_pb2.RootFilesystem(
+                image_serial=IMAGE_SERIAL, upper_serial=UPPER_SERIAL, read_only=spec.read_only
+            ),
+            mounts=[
+                agent_pb2.Mount(
+                    type="tmpfs",
+                    source="tmpfs",
+                    destination=mount.destination,
+                    options=mount.options,
+                )
+                for mount in sorted(spec.tmpfs, key=lambda mount: mount.destination.count("/"))
+            ],
+            resources=agent_pb2.Resources(
+                cpu_millis=round(spec.cpus * 1000), memory_bytes=spec.memory_bytes
+            ),
+            masked_paths=MASKED_PATHS,
+            readonly_paths=READONLY_PATHS,
+            etc_files={
+                "hosts": etcfiles.build_hosts(
+                    spec.hostname, [interface.address] if interface else []
+                ),
+                "hostname": etcfiles.build_hostname(spec.hostname),
+                "resolv.conf": etcfiles.build_resolv_conf(
+                    [interface.nameserver] if interface else []
+                ),
+            },
+            shm_bytes=spec.shm_bytes,
+        )
+
+    def _process_request(self, rows: int, columns: int) -> "agent_pb2.Process":
+        from woodlot._pb.agent.v1 import agent_pb2
+
+        process = self._spec.process
+        return agent_pb2.Process(
+            args=process.args,
+            env=process.env,
+            cwd=process.cwd,
+            user=process.user,
+            tty=process.tty,
+            window=agent_pb2.WindowSize(rows=rows, columns=columns),
+            stdin=process.stdin,
+            capabilities=process.capabilities,
+            rlimits=[
+                agent_pb2.Rlimit(type=limit.type, soft=limit.soft, hard=limit.hard)
+                for limit in process.rlimits
+            ],
+            init=process.init,
+        )
+
+
+# OCI runtime-spec defaults as Docker sets them.
+MASKED_PATHS = (
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+)
+READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+
+def _interface_request(interface: Interface) -> "agent_pb2.NetworkInterface":
+    from woodlot._pb.agent.v1 import agent_pb2
+
+    return agent_pb2.NetworkInterface(
+        mac=interface.mac,
+        name="eth0",
+        addresses=[f"{interface.address}/{interface.prefix_length}"],
+        mtu=1500,
+        routes=[
+            agent_pb2.Route(destination="0.0.0.0/0", gateway=interface.gateway),
+            # In user mode the gateway's own address is the host's loopback: not for a container to reach.
+            agent_pb2.Route(destination=f"{interface.gateway}/32", prohibit=True),
+        ],
+    )
+
+
+def exit_code(error: WoodlotError) -> int:
+    """The exit status that tells of ``error``, as Docker's: 127 not found, 126 not executable, 125 ours."""
+    if isinstance(error, ExecutionError):
+        return 126 if error.code is ErrorCode.NOT_EXECUTABLE else 127
+    return 125
+
+
+def _tail(path: Path, *, size_bytes: int = 2000) -> str | None:
+    """The end of a log that the guest writes: hostile text, so printable characters only."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - size_bytes))
+            text = file.read(size_bytes).decode("utf-8", "replace")
+    except OSError:
+        return None
+    return "".join(char for char in text if char.isprintable() or char in "\n\t").strip() or None
+
+
+def supervise(paths: Paths, container_id: str, plan: MachinePlan, lifeline: Lifeline) -> None:
+    """Be the supervisor of a container, from here to its end; the container's lock is already held."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    store = Store(paths)
+    record = store.containers.get(container_id)
+    spec = ContainerSpec.from_json(record.spec)
+
+    async def main() -> None:
+        await Supervisor(paths, store, spec, plan, lifeline).run()
+
+    try:
+        asyncio.run(main())
+    except Exception as error:  # the log is the only place left to say it
+        log.exception("the supervisor failed")
+        lifeline.fail(WoodlotError(f"the supervisor failed: {error}"))
+        os._exit(1)

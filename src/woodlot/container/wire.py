@@ -1,0 +1,64 @@
+"""Errors and exits on the way through a supervisor's socket."""
+
+import json
+
+from woodlot._pb.supervisor.v1 import supervisor_pb2 as pb
+from woodlot.container.session import End
+from woodlot.errors import ErrorCode, ExecutionError, WoodlotError
+
+
+class RemoteError(WoodlotError):
+    """An error of the supervisor's, with the code it had there."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        details: str | None = None,
+        hint: str | None = None,
+        code: ErrorCode = ErrorCode.INTERNAL,
+    ) -> None:
+        super().__init__(message, details=details, hint=hint)
+        self.code = code
+
+
+def encode_error(error: WoodlotError) -> str:
+    """An error as the text of a gRPC status."""
+    return json.dumps(
+        {
+            "code": error.code.value,
+            "message": error.message,
+            "details": error.details,
+            "hint": error.hint,
+        }
+    )
+
+
+def decode_error(text: str) -> WoodlotError:
+    """The error in the text of a gRPC status; any other text becomes the message."""
+    try:
+        fields = json.loads(text)
+        code = ErrorCode(fields.pop("code"))
+        message = str(fields.pop("message"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return RemoteError(text)
+    if code in (ErrorCode.NOT_FOUND, ErrorCode.NOT_EXECUTABLE):
+        return ExecutionError(message, code=code, **fields)
+    return RemoteError(message, code=code, **fields)
+
+
+def encode_end(end: End) -> pb.Exit:
+    """An end as a message."""
+    return pb.Exit(
+        code=end.code, signal=end.signal, oom_killed=end.oom_killed, reason=end.reason
+    )
+
+
+def decode_end(message: pb.Exit) -> End:
+    """The end in a message."""
+    return End(
+        code=message.code,
+        signal=message.signal,
+        oom_killed=message.oom_killed,
+        reason=message.reason,
+    )

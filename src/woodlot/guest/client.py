@@ -1,0 +1,259 @@
+"""The host's end of the agent: one gRPC connection over the VM's control channel.
+
+Everything that arrives is the guest's word and so hostile: messages are bounded, texts are cut and stripped.
+"""
+
+import logging
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+import grpc
+import grpc.aio
+
+from woodlot._pb.agent.v1 import agent_pb2 as pb
+from woodlot._pb.agent.v1.agent_pb2_grpc import AgentStub
+from woodlot.errors import ConfigError, ErrorCode, ExecutionError, GuestError, GuestTimeoutError
+
+log = logging.getLogger(__name__)
+
+PROTOCOL_VERSION = 1
+STDIN_CHUNK_BYTES = 64 << 10
+_MAX_MESSAGE_BYTES = 4 << 20
+_MAX_TEXT = 500
+
+_CHANNEL_OPTIONS: Sequence[tuple[str, Any]] = (
+    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+    # A guest that boots slowly answers the HTTP/2 preface late; a second connection would find the channel taken.
+    ("grpc.min_reconnect_backoff_ms", 300_000),
+    # vsock refuses until the agent listens.
+    ("grpc.initial_reconnect_backoff_ms", 20),
+    ("grpc.max_reconnect_backoff_ms", 100),
+    ("grpc.keepalive_time_ms", 2**31 - 1),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.http2.lookahead_bytes", 1 << 20),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """The process runs."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """Bytes the process wrote."""
+
+    data: bytes
+    stderr: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exited:
+    """The process has ended, and all its output has been delivered."""
+
+    code: int
+    """Its own status, or 128 + signal."""
+    signal: int
+    oom_killed: bool
+
+
+Event: TypeAlias = Started | Output | Exited
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """What the guest says of itself."""
+
+    agent_version: str
+    kernel_release: str
+    machine: str
+    features: frozenset[str]
+
+
+class Process:
+    """A process in the guest: what to send it. Its events come from `Agent.run`."""
+
+    def __init__(
+        self,
+        stub: AgentStub,
+        call: "grpc.aio.StreamStreamCall[pb.RunRequest, pb.RunResponse]",
+        process_id: str,
+    ) -> None:
+        self._stub = stub
+        self._call = call
+        self._id = process_id
+
+    async def write(self, data: bytes) -> None:
+        """Bytes for its stdin; returns when the channel has taken them."""
+        for start in range(0, len(data), STDIN_CHUNK_BYTES):
+            await self._send(pb.RunRequest(stdin=data[start : start + STDIN_CHUNK_BYTES]))
+
+    async def close_stdin(self) -> None:
+        """End of file on its stdin."""
+        await self._send(pb.RunRequest(close_stdin=pb.RunRequest.CloseStdin()))
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Size of its terminal."""
+        window = pb.WindowSize(rows=rows, columns=columns)
+        await self._ask(self._stub.Resize(pb.ResizeRequest(id=self._id, window=window)))
+
+    async def signal(self, number: int) -> None:
+        """Send it a signal."""
+        await self._ask(self._stub.Signal(pb.SignalRequest(id=self._id, number=number)))
+
+    async def _ask(self, call: Awaitable[object]) -> None:
+        try:
+            await call
+        except grpc.aio.AioRpcError as error:
+            if error.code() != grpc.StatusCode.NOT_FOUND:
+                raise _translate(error, "reach the process") from error
+            log.debug("a request came after the end of the process")
+
+    async def _send(self, request: pb.RunRequest) -> None:
+        try:
+            await self._call.write(request)
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError):
+            # The process has ended; its `Exited` is on the way to whoever reads the events.
+            log.debug("a request came after the end of the process")
+
+    async def events(self) -> AsyncGenerator[Event]:
+        """What the process does, `Exited` last.
+
+        Raises:
+            ExecutionError: It could not be executed.
+            GuestError: The agent failed, or the VM is gone.
+        """
+        try:
+            async for response in self._call:
+                match response.WhichOneof("response"):
+                    case "started":
+                        yield Started(pid=response.started.pid)
+                    case "stdout":
+                        yield Output(data=response.stdout, stderr=False)
+                    case "stderr":
+                        yield Output(data=response.stderr, stderr=True)
+                    case "exited":
+                        end = response.exited
+                        yield Exited(
+                            code=min(end.code, 255), signal=end.signal, oom_killed=end.oom_killed
+                        )
+                        return
+                    case _:
+                        raise GuestError("the guest agent sent an event of an unknown kind")
+        except grpc.aio.AioRpcError as error:
+            raise _translate(error, "run the process") from error
+        raise GuestError("the guest agent ended the process's stream without an exit status")
+
+
+class Agent:
+    """A connected agent; closed by leaving its ``async with`` block."""
+
+    def __init__(self, target: str) -> None:
+        self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
+        self._stub = AgentStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._channel.close()
+
+    async def hello(self, *, timeout_s: float) -> Hello:
+        """Wait until the agent answers.
+
+        Raises:
+            GuestTimeoutError: It did not within ``timeout_s`` seconds.
+            GuestError: It speaks another version of the protocol.
+        """
+        try:
+            reply = await self._stub.Hello(
+                pb.HelloRequest(protocol_version=PROTOCOL_VERSION),
+                timeout=timeout_s,
+                wait_for_ready=True,
+            )
+        except grpc.aio.AioRpcError as error:
+            raise _translate(error, f"say hello within {timeout_s:g} s") from error
+        if reply.protocol_version != PROTOCOL_VERSION:
+            raise GuestError(
+                f"the guest agent speaks protocol {reply.protocol_version}, this host {PROTOCOL_VERSION}",
+                hint="install woodlot anew: its agent and its library are of different versions",
+            )
+        return Hello(
+            agent_version=clean(reply.agent_version),
+            kernel_release=clean(reply.kernel_release),
+            machine=clean(reply.machine),
+            features=frozenset(clean(name) for name in reply.features[:64]),
+        )
+
+    async def configure(self, request: pb.ConfigureRequest, *, timeout_s: float) -> None:
+        """Give the guest clock, entropy and network."""
+        try:
+            await self._stub.Configure(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise _translate(error, "configure the guest") from error
+
+    async def create_container(
+        self, request: pb.CreateContainerRequest, *, timeout_s: float
+    ) -> None:
+        """Mount the container's filesystems and make its cgroup."""
+        try:
+            await self._stub.CreateContainer(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise _translate(error, "set up the container's filesystems") from error
+
+    @asynccontextmanager
+    async def run(self, process: pb.Process, *, first: bool) -> AsyncGenerator[Process]:
+        """A process for the life of the block; killed if it still runs at the end."""
+        process_id = secrets.token_hex(8)
+        start = pb.RunRequest.Start(process=process, first=first, id=process_id)
+        call = self._stub.Run()
+        try:
+            await call.write(pb.RunRequest(start=start))
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError):
+            log.debug("the start of the process was refused; its events say why")
+        try:
+            yield Process(self._stub, call, process_id)
+        finally:
+            call.cancel()
+
+    async def shutdown(self, *, timeout_s: float) -> None:
+        """Kill what runs, unmount, sync: after this all data is on the disks."""
+        try:
+            await self._stub.Shutdown(pb.ShutdownRequest(), timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise _translate(error, "shut down") from error
+
+
+def clean(text: str) -> str:
+    """Text from the guest, fit to be shown: one line, printable, bounded."""
+    return "".join(char if char.isprintable() else " " for char in text[:_MAX_TEXT]).strip()
+
+
+def _translate(error: grpc.aio.AioRpcError, operation: str) -> Exception:
+    said = clean(error.details() or "")
+    match error.code():
+        case grpc.StatusCode.NOT_FOUND:
+            return ExecutionError(said, code=ErrorCode.NOT_FOUND)
+        case grpc.StatusCode.PERMISSION_DENIED:
+            return ExecutionError(said, code=ErrorCode.NOT_EXECUTABLE)
+        case grpc.StatusCode.INVALID_ARGUMENT:
+            return ConfigError(said)
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return GuestTimeoutError(f"the guest agent did not {operation} in time")
+        case grpc.StatusCode.CANCELLED | grpc.StatusCode.UNAVAILABLE:
+            return GuestError(f"the guest agent is gone (while it was to {operation})")
+        case code:
+            return GuestError(f"the guest agent could not {operation}: {said}", details=str(code))

@@ -1,15 +1,15 @@
 """The group ``container system``: what this installation runs on."""
 
 import asyncio
-import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import click
 
+from woodlot.cli.output import print_json, print_table
 from woodlot.cli.progress import KINDS, make_progress
 from woodlot.errors import WoodlotError
 
@@ -98,9 +98,9 @@ def list_command(context: Context, *, style: str, quiet: bool) -> None:
         for one in kernels:
             click.echo(one.name)
     elif style == "json":
-        click.echo(json.dumps([_describe(one, used=one.name in used) for one in kernels]))
+        print_json([_describe(one, used=one.name in used) for one in kernels])
     else:
-        _table(
+        print_table(
             ("NAME", "ARCH", "RELEASE", "MODULES", "ORIGIN", "DEFAULT"),
             [
                 (
@@ -187,9 +187,9 @@ def _show(
     fields: Mapping[str, object], style: str, *, header: tuple[str, str] = ("FIELD", "VALUE")
 ) -> None:
     if style == "json":
-        click.echo(json.dumps(fields))
+        print_json(fields)
     else:
-        _table(header, [(_words(name), _text(value)) for name, value in fields.items()])
+        print_table(header, [(_words(name), _text(value)) for name, value in fields.items()])
 
 
 def _words(name: str) -> str:
@@ -199,10 +199,3 @@ def _words(name: str) -> str:
 
 def _text(value: object) -> str:
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-    for row in (header, *rows):
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        click.echo("  ".join(cells).rstrip())

@@ -96,6 +96,16 @@ def test_kvm_takes_the_hosts_processor_and_keeps_acpi_routing() -> None:
     assert "acpi=noirq" not in after(argv, "-append")
 
 
+def test_features_that_the_host_cannot_keep_are_left_out() -> None:
+    def cpu(accelerator: Accelerator) -> str:
+        spec = dataclasses.replace(SPEC, accelerator=accelerator)
+        argv = cmdline.build_argv(Path("/q"), spec, SERIAL, without_features=["arch-capabilities"])
+        return after(argv, "-cpu")
+
+    assert cpu(Accelerator.KVM) == "host,arch-capabilities=off"
+    assert cpu(Accelerator.TCG) == "max"
+
+
 def test_two_emulated_processors_are_found_through_acpi() -> None:
     assert "acpi=noirq" not in after(build(dataclasses.replace(SPEC, vcpus=2)), "-append")
 

@@ -341,3 +341,15 @@ def test_ends_without_a_known_reason() -> None:
     assert describe_end(0, "subsystem-reset").reason == "QEMU ended: subsystem-reset"
     assert describe_end(-6, None).reason == "ended by signal SIGABRT"
     assert describe_end(1, None, last_words="oops").reason == "QEMU ended with status 1: oops"
+
+
+def test_amd_processors_have_no_arch_capabilities(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: x\n")
+    vendor = machine.host_cpu_vendor(cpuinfo)
+    assert machine.broken_features(Accelerator.KVM, vendor) == ("arch-capabilities",)
+    assert machine.broken_features(Accelerator.TCG, vendor) == ()
+    cpuinfo.write_text("processor\t: 0\nCPU implementer\t: 0x41\n")
+    assert machine.host_cpu_vendor(cpuinfo) == ""
+    assert machine.broken_features(Accelerator.KVM, "GenuineIntel") == ()
+    assert machine.host_cpu_vendor(tmp_path / "none") == ""

@@ -42,8 +42,16 @@ class Channels:
     vsock_cid: int | None = None
 
 
-def build_argv(binary: Path, spec: VmSpec, channels: Channels) -> list[str]:
+def build_argv(
+    binary: Path, spec: VmSpec, channels: Channels, *, without_features: Sequence[str] = ()
+) -> list[str]:
     """The whole command line.
+
+    Args:
+        binary: QEMU.
+        spec: The machine.
+        channels: What the host has given for it.
+        without_features: Processor features the host offers and cannot keep; see `processor_args`.
 
     Raises:
         ConfigError: The spec holds something that QEMU cannot do.
@@ -54,7 +62,7 @@ def build_argv(binary: Path, spec: VmSpec, channels: Channels) -> list[str]:
         *sandbox_args(sys.platform),
         *machine_args(spec.arch, spec.accelerator),
         *accelerator_args(spec.accelerator),
-        *processor_args(spec.arch, spec.accelerator, spec.vcpus),
+        *processor_args(spec.arch, spec.accelerator, spec.vcpus, without_features=without_features),
         *memory_args(spec.memory_bytes),
         *kernel_args(spec),
         *monitor_args(channels.qmp_fd),
@@ -122,10 +130,15 @@ def accelerator_args(accelerator: Accelerator) -> list[str]:
             assert_never(accelerator)
 
 
-def processor_args(arch: Arch, accelerator: Accelerator, vcpus: int) -> list[str]:
-    """CPU model and count."""
+def processor_args(
+    arch: Arch, accelerator: Accelerator, vcpus: int, *, without_features: Sequence[str] = ()
+) -> list[str]:
+    """CPU model and count.
+
+    Features in ``without_features`` are taken from the host's own model; an emulated one has only what works.
+    """
     if accelerator is not Accelerator.TCG:
-        model = "host"
+        model = ",".join(["host", *(f"{feature}=off" for feature in without_features)])
     elif arch is Arch.ARM64:
         # Pointer authentication with the architected algorithm is half of all emulated time.
         model = "max,pauth-impdef=on"

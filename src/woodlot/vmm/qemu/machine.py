@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import platform
+import re
 import secrets
 import socket
 import sys
@@ -279,6 +280,7 @@ class QemuVmm:
                         control_fd=listener.fileno() if listener else None,
                         vsock_cid=cid,
                     ),
+                    without_features=broken_features(spec.accelerator, host_cpu_vendor()),
                 )
                 fds = [theirs.fileno(), *([listener.fileno()] if listener else [])]
                 try:
@@ -320,6 +322,29 @@ async def _connect(
             details=_facts(child, spec.vmm_log, log_start),
             hint=next((hint for sign, hint in _HINTS if sign in words), None),
         ) from error
+
+
+def broken_features(accelerator: Accelerator, cpu_vendor: str) -> tuple[str, ...]:
+    """Processor features that KVM offers and then refuses.
+
+    The register IA32_ARCH_CAPABILITIES is Intel's. KVM offers it on AMD too, and under another hypervisor (as on
+    hosted CI machines) may refuse to set it, whereupon QEMU aborts: "failed to set MSR 0x10a". An AMD guest has no
+    use for it, and QEMU 10.1 no longer offers it there.
+    """
+    if accelerator is Accelerator.KVM and cpu_vendor == "AuthenticAMD":
+        return ("arch-capabilities",)
+    return ()
+
+
+def host_cpu_vendor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The vendor as x86 processors say it; empty for others."""
+    try:
+        with cpuinfo.open("rb") as stream:
+            # The first processor's second line.
+            match = re.search(rb"^vendor_id\s*:\s*(\w+)", stream.read(4096), re.MULTILINE)
+    except OSError:
+        return ""
+    return match[1].decode() if match else ""
 
 
 def vsock_is_usable() -> bool:

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
-from woodlot.kernel import catalog, custom, debian, initramfs
+from woodlot.kernel import catalog, initramfs
 from woodlot.kernel.catalog import Kernel
 from woodlot.paths import Paths
 from woodlot.progress import Progress
@@ -65,11 +65,15 @@ async def guest_kernel(
     """The kernel, and the initial RAM filesystem made for it."""
     name = arch.value if arch else catalog.host_arch()
     if kernel_file is not None:
+        from woodlot.kernel import custom
+
         kernel = await asyncio.to_thread(custom.from_file, kernel_file)
     else:
         # What is there needs no thread; what has to be fetched takes its time.
         found = catalog.default_kernel(paths, name)
         if found is None:
+            from woodlot.kernel import debian
+
             found = await asyncio.to_thread(debian.ensure_default, paths, name, progress)
         kernel = found
     binaries = initramfs.find_agent_binaries(kernel.arch)

@@ -1,0 +1,1 @@
+"""The command ``container``: a thin skin over the library."""

@@ -186,8 +186,13 @@ class Supervisor:
 
     @asynccontextmanager
     async def _start_vm(self) -> AsyncGenerator[VirtualMachine]:
+        from woodlot.rootfs.upper import clone_disk, ensure_upper_template
         from woodlot.vmm.qemu.machine import QemuVmm
 
+        clone_disk(
+            ensure_upper_template(self._paths.disks, self._spec.disk_bytes),
+            self._directory / "upper.ext4",
+        )
         sockets = self._paths.sockets(self._spec.id)
         sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
@@ -206,7 +211,7 @@ class Supervisor:
             memory_bytes=spec.memory_bytes + GUEST_OVERHEAD_BYTES,
             kernel=self._plan.kernel,
             initramfs=self._plan.initramfs,
-            kernel_cmdline=spec.kernel_args,
+            kernel_cmdline=(*self._plan.kernel_cmdline, *spec.kernel_args),
             disks=(
                 Disk(path=Path(spec.rootfs), serial=IMAGE_SERIAL, read_only=True),
                 Disk(path=self._directory / "upper.ext4", serial=UPPER_SERIAL),

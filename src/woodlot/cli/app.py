@@ -1,0 +1,141 @@
+"""The command ``container``: finds the command's module, runs it, and turns errors into messages and statuses."""
+
+import importlib
+import os
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import click
+
+from woodlot.cli.output import print_error
+from woodlot.errors import ErrorCode, WoodlotError
+
+if TYPE_CHECKING:
+    from woodlot.paths import Paths
+    from woodlot.store.store import Store
+
+USAGE_EXIT_CODE = 64
+"""EX_USAGE of sysexits.h, as Apple's container."""
+
+# Name → module below woodlot.cli and attribute; a command's module is loaded when it is used.
+COMMANDS = {
+    "delete": ("containers", "delete"),
+    "image": ("image", "image"),
+    "inspect": ("containers", "inspect"),
+    "list": ("containers", "list_command"),
+    "pull": ("image", "pull"),
+    "run": ("run", "run"),
+    "system": ("system", "system"),
+}
+ALIASES = {"i": "image", "ls": "list", "ps": "list", "rm": "delete", "s": "system"}
+MORE_ALIASES = {"images": ("image", "list_command"), "rmi": ("image", "delete_command")}
+SUMMARIES = {
+    "delete": "Delete containers (rm).",
+    "image": "Manage images (i).",
+    "inspect": "Show all of containers as JSON.",
+    "list": "List containers (ls, ps).",
+    "pull": "Fetch an image and make it ready to run.",
+    "run": "Run a container in a virtual machine of its own.",
+    "system": "Show and set what containers run on (s).",
+}
+
+
+@dataclass(frozen=True)
+class App:
+    """What commands get: where things are."""
+
+    root: str | None
+
+    @cached_property
+    def paths(self) -> "Paths":
+        """The directories in use."""
+        from woodlot.paths import find_paths
+
+        return find_paths(self.root)
+
+    @cached_property
+    def store(self) -> "Store":
+        """The store in them."""
+        from woodlot.store.store import Store
+
+        return Store(self.paths)
+
+
+class LazyGroup(click.Group):
+    """A group that loads a command's module when the command is used, not to list it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names, without aliases."""
+        del ctx
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name or alias."""
+        del ctx
+        name = ALIASES.get(cmd_name, cmd_name)
+        found = COMMANDS.get(name) or MORE_ALIASES.get(name)
+        if found is None:
+            return None
+        module, attribute = found
+        command: click.Command = getattr(importlib.import_module(f"woodlot.cli.{module}"), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, from the table here."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(SUMMARIES.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--root", envvar="WOODLOT_ROOT", metavar="DIR", help="Keep all data there.")
+@click.option("--debug", is_flag=True, envvar="CONTAINER_DEBUG", help="Tell what is done.")
+@click.version_option(package_name="woodlot", prog_name="container")
+@click.pass_context
+def cli(context: click.Context, *, root: str | None, debug: bool) -> None:
+    """Run every Linux container in a virtual machine of its own."""
+    if debug:
+        import logging
+
+        logging.basicConfig(level=logging.DEBUG)
+    context.obj = App(root=root)
+
+
+def main() -> None:
+    """Run the command; exits with its status."""
+    sys.exit(run_command())
+
+
+def run_command() -> int:
+    """Run the command line in ``sys.argv``; returns the exit status."""
+    try:
+        status = cli.main(prog_name="container", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return USAGE_EXIT_CODE if isinstance(error, click.UsageError) else 125
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; the interpreter must not complain about it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except WoodlotError as error:
+        print_error(error)
+        return exit_status(error)
+    except OSError as error:
+        print_error(WoodlotError(f"{error.filename or 'the system'}: {error.strerror}"))
+        return 125
+    return status if isinstance(status, int) else 0
+
+
+def exit_status(error: WoodlotError) -> int:
+    """The status for an error of a command: `run` has Docker's, every other one Apple's 1."""
+    if not isinstance(getattr(error, "exit_status", None), int):
+        return USAGE_EXIT_CODE if error.code is ErrorCode.INVALID_ARGUMENT else 1
+    status: int = error.exit_status  # type: ignore[attr-defined]
+    return status

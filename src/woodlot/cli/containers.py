@@ -1,0 +1,207 @@
+"""``container list``, ``inspect`` and ``delete``."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from woodlot.cli.output import print_json, print_table
+from woodlot.errors import WoodlotError
+from woodlot.units import MIB
+
+if TYPE_CHECKING:
+    from woodlot.cli.app import App
+    from woodlot.container.lifecycle import Container
+
+
+@click.command("list")
+@click.option("-a", "--all", "everything", is_flag=True, help="Stopped ones too.")
+@click.option("--format", "style", type=click.Choice(("table", "json")), default="table")
+@click.option("-q", "--quiet", is_flag=True, help="Ids only.")
+@click.pass_obj
+def list_command(app: "App", *, everything: bool, style: str, quiet: bool) -> None:
+    """List containers: the running ones, or all."""
+    from woodlot.container.lifecycle import find_all
+
+    found = [one for one in find_all(app.store) if everything or one.is_live]
+    if quiet:
+        for one in found:
+            print(one.spec.id)
+    elif style == "json":
+        print_json([describe(one) for one in found])
+    else:
+        header = ("ID", "NAME", "IMAGE", "OS", "ARCH", "STATE", "IP", "CPUS", "MEMORY", "STARTED")
+        print_table(header, [_row(one) for one in found])
+
+
+@click.command()
+@click.argument("containers", nargs=-1, required=True)
+@click.pass_obj
+def inspect(app: "App", containers: Sequence[str]) -> None:
+    """Show all of containers as a JSON array."""
+    from woodlot.container.lifecycle import find
+
+    print_json([describe(find(app.store, key)) for key in dict.fromkeys(containers)], pretty=True)
+
+
+@click.command()
+@click.argument("containers", nargs=-1)
+@click.option("-a", "--all", "everything", is_flag=True, help="All that are stopped; with -f, all.")
+@click.option("-f", "--force", is_flag=True, help="Kill running ones first.")
+@click.pass_obj
+def delete(app: "App", containers: Sequence[str], *, everything: bool, force: bool) -> None:
+    """Delete containers and what they wrote."""
+    from woodlot.container.lifecycle import find, find_all
+
+    if everything and containers:
+        raise click.UsageError("containers given by name conflict with --all")
+    if not everything and not containers:
+        raise click.UsageError("name a container, or use --all")
+    failures: list[WoodlotError] = []
+    if everything:
+        found = [one for one in find_all(app.store) if force or not one.is_live]
+    else:
+        found = []
+        for key in dict.fromkeys(containers):
+            try:
+                found.append(find(app.store, key))
+            except WoodlotError as error:
+                failures.append(error)
+    unique = {one.spec.id: one for one in found}
+    failures += asyncio.run(_delete_all(app, list(unique.values()), force=force))
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        raise WoodlotError("\n".join(error.message for error in failures))
+
+
+async def _delete_all(
+    app: "App", containers: "Sequence[Container]", *, force: bool
+) -> list[WoodlotError]:
+    async def one(container: "Container") -> WoodlotError | None:
+        try:
+            await _delete(app, container, force=force)
+        except WoodlotError as error:
+            return error
+        print(container.spec.name)
+        return None
+
+    results = await asyncio.gather(*(one(container) for container in containers))
+    return [error for error in results if error is not None]
+
+
+async def _delete(app: "App", container: "Container", *, force: bool) -> None:
+    from woodlot.container import lifecycle
+    from woodlot.errors import NotFoundError
+    from woodlot.store.locks import hold
+
+    spec = container.spec
+    if container.is_live and force:
+        from woodlot.container.client import Supervised
+
+        try:
+            async with Supervised(app.paths.sockets(spec.id) / "s.sock") as supervised:
+                await supervised.stop(signal_number=9, grace_s=2.0)
+        except WoodlotError:
+            # Gone meanwhile, or beyond answering; the lock tells below.
+            pass
+        # The supervisor lets go of the lock when it is done.
+        if app.paths.container(spec.id).is_dir():
+            async with asyncio.timeout(30):
+                async with hold(app.paths.container(spec.id) / "lock"):
+                    pass
+    try:
+        lifecycle.delete(app.store, lifecycle.find(app.store, spec.id))
+    except NotFoundError:
+        if not container.is_live:
+            raise
+
+
+def describe(container: "Container") -> dict[str, object]:
+    """A container in the shape of Apple's ``inspect``."""
+    from woodlot.container import state
+
+    spec, current = container.spec, container.state
+    system, _, architecture = spec.platform.partition("/")
+    status: dict[str, object] = {"state": state.label(current), "networks": []}
+    match current:
+        case state.Running():
+            status["startedDate"] = _date(current.started_at)
+            status["pid"] = current.vm_pid
+            status["accelerator"] = current.accelerator
+            if current.ip:
+                status["networks"] = [{"network": spec.network, "ipv4Address": current.ip}]
+        case state.Stopped():
+            status["startedDate"] = _date(current.started_at)
+            status["finishedDate"] = _date(current.finished_at)
+            status["exitCode"] = current.exit_code
+            status["oomKilled"] = current.oom_killed
+            status["reason"] = current.reason
+        case state.Starting():
+            pass
+    return {
+        "id": spec.id,
+        "name": spec.name,
+        "configuration": {
+            "image": {"reference": spec.image, "descriptor": {"digest": spec.image_digest}},
+            "platform": {"os": system, "architecture": architecture},
+            "resources": {"cpus": spec.cpus, "memoryInBytes": spec.memory_bytes},
+            "initProcess": {
+                "executable": spec.process.args[0],
+                "arguments": list(spec.process.args[1:]),
+                "environment": list(spec.process.env),
+                "workingDirectory": spec.process.cwd,
+                "terminal": spec.process.tty,
+                "user": spec.process.user,
+                "rlimits": [
+                    {"limit": limit.type, "soft": limit.soft, "hard": limit.hard}
+                    for limit in spec.process.rlimits
+                ],
+            },
+            "mounts": [
+                {"type": "tmpfs", "destination": mount.destination, "options": list(mount.options)}
+                for mount in spec.tmpfs
+            ],
+            "networks": [] if spec.network == "none" else [{"network": spec.network}],
+            "labels": dict(spec.labels),
+            "hostname": spec.hostname,
+            "capAdd": list(spec.cap_add),
+            "capDrop": list(spec.cap_drop),
+            "readOnly": spec.read_only,
+            "shmSize": spec.shm_bytes,
+            "stopSignal": spec.stop_signal,
+            "useInit": spec.process.init,
+            "autoRemove": spec.remove,
+            "kernelArguments": list(spec.kernel_args),
+            "creationDate": _date(spec.created_at),
+        },
+        "status": status,
+    }
+
+
+def _row(container: "Container") -> tuple[str, ...]:
+    from woodlot.container import state
+
+    spec, current = container.spec, container.state
+    system, _, architecture = spec.platform.partition("/")
+    started = current.started_at if isinstance(current, state.Running | state.Stopped) else 0.0
+    return (
+        spec.id[:12],
+        spec.name,
+        spec.image,
+        system,
+        architecture,
+        state.label(current),
+        current.ip if isinstance(current, state.Running) else "",
+        f"{spec.cpus:g}",
+        f"{spec.memory_bytes // MIB} MB",
+        _date(started) or "",
+    )
+
+
+def _date(seconds: float) -> str | None:
+    if seconds == 0.0:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

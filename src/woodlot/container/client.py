@@ -1,0 +1,172 @@
+"""A client of one container's supervisor."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import grpc
+import grpc.aio
+
+from woodlot._pb.supervisor.v1 import supervisor_pb2 as pb
+from woodlot._pb.supervisor.v1.supervisor_pb2_grpc import SupervisorStub
+from woodlot.container.session import End
+from woodlot.container.wire import decode_end, decode_error
+from woodlot.errors import StateError, WoodlotError
+from woodlot.guest.client import Output
+
+
+class Attachment:
+    """The stdio of a container's process; made by `Supervised.attach`."""
+
+    def __init__(
+        self, call: "grpc.aio.StreamStreamCall[pb.AttachRequest, pb.AttachResponse]"
+    ) -> None:
+        self._call = call
+
+    async def started(self) -> None:
+        """Return once the process runs.
+
+        Raises:
+            WoodlotError: Why it does not.
+        """
+        try:
+            response = await self._call.read()
+        except grpc.aio.AioRpcError as error:
+            raise translate(error) from error
+        if response is grpc.aio.EOF or response.WhichOneof("response") != "started":
+            raise WoodlotError("the container's supervisor ended the stream before it began")
+
+    async def output(self) -> AsyncIterator[Output | End]:
+        """What the process writes; its end last."""
+        try:
+            while (response := await self._call.read()) is not grpc.aio.EOF:
+                match response.WhichOneof("response"):
+                    case "stdout":
+                        yield Output(data=response.stdout, stderr=False)
+                    case "stderr":
+                        yield Output(data=response.stderr, stderr=True)
+                    case "exited":
+                        yield decode_end(response.exited)
+                        return
+                    case _:
+                        pass
+        except grpc.aio.AioRpcError as error:
+            raise translate(error) from error
+        raise WoodlotError("the container's supervisor ended the stream without an exit status")
+
+    async def write(self, data: bytes) -> None:
+        """Bytes for stdin; an ended process takes no more, without an error."""
+        await self._send(pb.AttachRequest(stdin=data))
+
+    async def close_stdin(self) -> None:
+        """End of file on stdin."""
+        await self._send(pb.AttachRequest(close_stdin=pb.AttachRequest.CloseStdin()))
+
+    async def _send(self, request: pb.AttachRequest) -> None:
+        try:
+            await self._call.write(request)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            return
+
+
+class Supervised:
+    """A connection to a supervisor; closed by leaving its ``async with`` block."""
+
+    def __init__(self, socket_path: Path) -> None:
+        self._channel = grpc.aio.insecure_channel(
+            f"unix:{socket_path}",
+            options=[
+                ("grpc.max_receive_message_length", 8 << 20),
+                ("grpc.enable_http_proxy", 0),
+                ("grpc.use_local_subchannel_pool", 1),
+            ],
+        )
+        self._stub = SupervisorStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._channel.close()
+
+    async def start(self) -> None:
+        """Start the process; return when it runs.
+
+        Raises:
+            WoodlotError: Why it does not.
+        """
+        try:
+            await self._stub.Start(pb.StartRequest())
+        except grpc.aio.AioRpcError as error:
+            raise translate(error) from error
+
+    @asynccontextmanager
+    async def attach(
+        self, *, start: bool, owner: bool, stdin: bool, window: tuple[int, int] = (0, 0)
+    ) -> AsyncGenerator[Attachment]:
+        """The process's stdio for the life of the block.
+
+        Args:
+            start: Start the process once the stream stands.
+            owner: The container ends when this block is left before the process has ended.
+            stdin: Input will be sent.
+            window: Rows and columns of the terminal; zeros if there is none.
+        """
+        call = self._stub.Attach()
+        opened = pb.AttachRequest.Open(
+            start=start, owner=owner, stdin=stdin, rows=window[0], columns=window[1]
+        )
+        try:
+            await call.write(pb.AttachRequest(open=opened))
+        except grpc.aio.AioRpcError as error:
+            raise translate(error) from error
+        try:
+            yield Attachment(call)
+        finally:
+            call.cancel()
+
+    async def signal(self, number: int) -> None:
+        """Send the process a signal."""
+        try:
+            await self._stub.Signal(pb.SignalRequest(number=number))
+        except grpc.aio.AioRpcError as error:
+            raise translate(error) from error
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Set the size of the process's terminal."""
+        try:
+            await self._stub.Resize(pb.ResizeRequest(rows=rows, columns=columns))
+        except grpc.aio.AioRpcError as error:
+            raise translate(error) from error
+
+    async def stop(self, *, signal_number: int = 0, grace_s: float) -> End:
+        """Signal, wait ``grace_s`` seconds, SIGKILL; return when the VM is gone.
+
+        Args:
+            signal_number: 0 for the container's own stop signal.
+            grace_s: Seconds between the signal and SIGKILL.
+        """
+        try:
+            reply = await self._stub.Stop(
+                pb.StopRequest(signal=signal_number, grace_s=grace_s)
+            )
+        except grpc.aio.AioRpcError as error:
+            raise translate(error) from error
+        return decode_end(reply.exit)
+
+
+def translate(error: grpc.aio.AioRpcError) -> WoodlotError:
+    """The supervisor's own error, or that it is gone."""
+    if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
+        return decode_error(error.details() or "")
+    return StateError(
+        "the container's supervisor is gone", details=f"{error.code()}: {error.details()}"
+    )

@@ -1,0 +1,159 @@
+"""From an image and what the user asks of it to a container's spec: one frozen request, one pure function."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from woodlot import settings
+from woodlot.container import capabilities, options
+from woodlot.container.lifecycle import new_id
+from woodlot.container.spec import ContainerSpec, ProcessSpec
+from woodlot.errors import ConfigError
+from woodlot.image.image import Image
+from woodlot.units import MIB, parse_size
+
+# Docker's least.
+MIN_MEMORY_BYTES = 6 * MIB
+MIN_CPUS = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What somebody asks of an image; None and empty leave it to the image, then to the settings."""
+
+    args: tuple[str, ...] = ()
+    entrypoint: str | None = None
+    name: str | None = None
+    interactive: bool = False
+    tty: bool = False
+    env: tuple[str, ...] = ()
+    env_files: tuple[Path, ...] = ()
+    user: str | None = None
+    uid: int | None = None
+    gid: int | None = None
+    workdir: str | None = None
+    cpus: float | None = None
+    memory: str | None = None
+    read_only: bool = False
+    tmpfs: tuple[str, ...] = ()
+    shm_size: str | None = None
+    ulimits: tuple[str, ...] = ()
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    init: bool = False
+    network: str = "default"
+    kernel: Path | None = None
+    kernel_args: tuple[str, ...] = ()
+    remove: bool = False
+
+    def check(self) -> None:
+        """Find what is wrong before anything is fetched or made.
+
+        Raises:
+            ConfigError: The first thing that is.
+        """
+        if self.name is not None:
+            options.check_name(self.name)
+        if self.kernel is not None and not self.kernel.is_file():
+            raise ConfigError(f"the kernel {self.kernel} is not a file")
+        for argument in self.kernel_args:
+            if not argument or any(char.isspace() or char == "\0" for char in argument):
+                raise ConfigError(f"--kernel-arg cannot be {argument!r}", hint="give one argument")
+        if self.workdir is not None and not self.workdir.startswith("/"):
+            raise ConfigError(f"the working directory must be absolute, got {self.workdir!r}")
+        for text in self.tmpfs:
+            options.parse_tmpfs(text)
+        options.parse_ulimits(self.ulimits)
+        options.parse_labels(self.labels)
+        options.join_user(self.user, self.uid, self.gid)
+        options.parse_env(self.env, environ=os.environ)
+        capabilities.parse_names(self.cap_add, flag="--cap-add")
+        capabilities.parse_names(self.cap_drop, flag="--cap-drop")
+        _cpus(self.cpus)
+        _memory(self.memory)
+
+
+def build_spec(image: Image, request: Request) -> ContainerSpec:
+    """The container that ``request`` asks of ``image``.
+
+    Raises:
+        ConfigError: A part of the request is not valid, or image and request name no command.
+    """
+    request.check()
+    config = image.config
+    container_id = new_id()
+    hostname = container_id[:12]
+    # As Docker: an entrypoint of the user's discards the image's command too.
+    entrypoint = config.entrypoint if request.entrypoint is None else tuple(filter(None, (request.entrypoint,)))
+    command = request.args or (config.cmd if request.entrypoint is None else ())
+    args = (*entrypoint, *command)
+    if not args:
+        raise ConfigError(
+            f"image {image.reference.familiar} names no command",
+            hint="give one after the image's name",
+        )
+    add = capabilities.parse_names(request.cap_add, flag="--cap-add")
+    drop = capabilities.parse_names(request.cap_drop, flag="--cap-drop")
+    return ContainerSpec(
+        id=container_id,
+        name=request.name or hostname,
+        image=str(image.reference),
+        image_digest=str(image.manifest_digest),
+        platform=str(image.platform),
+        rootfs=str(image.rootfs),
+        process=ProcessSpec(
+            args=args,
+            env=options.merge_env(
+                config.env, request.env_files, request.env, tty=request.tty, hostname=hostname
+            ),
+            cwd=request.workdir or config.workdir or "/",
+            user=options.join_user(request.user, request.uid, request.gid) or config.user,
+            tty=request.tty,
+            stdin=request.interactive,
+            capabilities=capabilities.build_set(add, drop),
+            rlimits=options.parse_ulimits(request.ulimits),
+            init=request.init,
+        ),
+        cpus=_cpus(request.cpus),
+        memory_bytes=_memory(request.memory),
+        disk_bytes=settings.get_int("container.disk"),
+        hostname=hostname,
+        network=request.network,
+        read_only=request.read_only,
+        tmpfs=tuple(options.parse_tmpfs(text) for text in request.tmpfs),
+        shm_bytes=parse_size(request.shm_size or "64m", what="--shm-size"),
+        labels={**config.labels, **options.parse_labels(request.labels)},
+        cap_add=add,
+        cap_drop=drop,
+        kernel=str(request.kernel.absolute()) if request.kernel else None,
+        kernel_args=request.kernel_args,
+        remove=request.remove,
+        stop_signal=_stop_signal(config.stop_signal),
+        created_at=time.time(),
+    )
+
+
+def _cpus(asked: float | None) -> float:
+    cpus = settings.get_float("container.cpus") if asked is None else asked
+    host = os.cpu_count() or 1
+    if not MIN_CPUS <= cpus <= host:
+        raise ConfigError(f"--cpus must be from {MIN_CPUS:g} to {host}, got {cpus:g}")
+    return cpus
+
+
+def _memory(asked: str | None) -> int:
+    memory = settings.get_int("container.memory") if asked is None else parse_size(asked, what="--memory")
+    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if not MIN_MEMORY_BYTES <= memory <= host:
+        raise ConfigError(f"--memory must be from 6m to this machine's {host // MIB}m, got {memory // MIB}m")
+    return memory
+
+
+def _stop_signal(text: str) -> str:
+    try:
+        return options.parse_signal(text or "SIGTERM").name
+    except ConfigError:
+        # An image may name a signal that this host does not know; stopping it must work all the same.
+        return "SIGTERM"

@@ -1,0 +1,144 @@
+"""Starts a container's supervisor as a process of its own, with no tie to the one that asked but the lifeline."""
+
+import json
+import os
+import socket
+import sys
+import threading
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+
+from woodlot import process
+from woodlot.container.boot import MachinePlan
+from woodlot.container.lifeline import Lifeline
+from woodlot.paths import Paths
+from woodlot.vmm.base import Accelerator, Arch
+
+
+def launch(paths: Paths, container_id: str, plan: MachinePlan, lock: int) -> socket.socket:
+    """Start the supervisor.
+
+    Args:
+        paths: The installation.
+        container_id: A container from `lifecycle.reserve`.
+        plan: What its VM is started with.
+        lock: The descriptor `reserve` gave; closed here, and held by the supervisor from now on.
+
+    Returns:
+        The launcher's end of the lifeline; closing it before the process is started abandons the container.
+    """
+    ours, theirs = socket.socketpair()
+    # A fork costs a tenth of a fresh interpreter, but carries over only the thread that calls it, so it is for the
+    # command; a program that uses the library, and may have threads or gRPC under way, gets a fresh one.
+    if threading.active_count() == 1 and "grpc" not in sys.modules:
+        _fork(paths, container_id, plan, lock, theirs)
+    else:
+        _spawn(paths, container_id, plan, lock, theirs)
+    theirs.close()
+    os.close(lock)
+    return ours
+
+
+def _fork(
+    paths: Paths, container_id: str, plan: MachinePlan, lock: int, lifeline: socket.socket
+) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        os.waitpid(pid, 0)
+        return
+    status = 1
+    try:
+        os.setsid()
+        # A second fork: the supervisor is nobody's child, so nobody has to reap it.
+        if os.fork() == 0:
+            _become_supervisor(paths, container_id, plan, lock, lifeline)
+        status = 0
+    finally:
+        # Never back into the caller's code, whatever happened.
+        os._exit(status)
+
+
+def _become_supervisor(
+    paths: Paths, container_id: str, plan: MachinePlan, lock: int, lifeline: socket.socket
+) -> None:
+    _detach(paths.container(container_id) / "supervisor.log", {lock, lifeline.fileno()})
+    # Not for the VMM to inherit: it must not keep the lock.
+    os.set_inheritable(lock, False)  # noqa: FBT003
+    try:
+        from woodlot.container.supervisor import supervise
+
+        supervise(paths, container_id, plan, Lifeline(lifeline))
+    except BaseException:
+        # There is nobody above to see it, only the log.
+        traceback.print_exc()
+        raise
+
+
+def _detach(log_path: Path, keep: set[int]) -> None:
+    """Let go of the terminal, the working directory and every descriptor but ``keep``."""
+    os.chdir("/")
+    os.umask(0o077)
+    null = os.open(os.devnull, os.O_RDONLY)
+    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for fd, target in ((null, 0), (log, 1), (log, 2)):
+        os.dup2(fd, target)
+    low = 3
+    for fd in sorted(keep):
+        os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+
+
+def _spawn(
+    paths: Paths, container_id: str, plan: MachinePlan, lock: int, lifeline: socket.socket
+) -> None:
+    fields = json.dumps(
+        {
+            "data": str(paths.data),
+            "runtime": str(paths.runtime),
+            "id": container_id,
+            "lock": lock,
+            "lifeline": lifeline.fileno(),
+            "plan": {key: value for key, value in asdict(plan).items()},
+        },
+        default=str,
+    )
+    process.spawn(
+        [sys.executable, "-m", "woodlot.container.launch", fields],
+        log_path=paths.container(container_id) / "supervisor.log",
+        env={
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith(("WOODLOT_", "XDG_", "PYTHON", "HOME"))
+        },
+        pass_fds=(lock, lifeline.fileno()),
+        die_with_parent=False,
+    )
+
+
+def main() -> None:
+    """What `_spawn` runs: detach once more, then be the supervisor."""
+    fields = json.loads(sys.argv[1])
+    plan = fields["plan"]
+    if os.fork():
+        os._exit(0)
+    _become_supervisor(
+        Paths(data=Path(fields["data"]), runtime=Path(fields["runtime"])),
+        fields["id"],
+        MachinePlan(
+            arch=Arch(plan["arch"]),
+            accelerator=Accelerator(plan["accelerator"]),
+            kernel=Path(plan["kernel"]),
+            initramfs=Path(plan["initramfs"]),
+            kernel_cmdline=tuple(plan["kernel_cmdline"]),
+        ),
+        fields["lock"],
+        socket.socket(fileno=fields["lifeline"]),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""Containers on disk: made, found, mended and deleted.
+
+A container is a record and a directory. The file ``lock`` in the directory is held (flock) by whoever makes the container
+and then by its supervisor, from before the record exists until the container has ended; the kernel lets go of it when they
+die, however they die. So a record that says "running" beside a free lock is the trace of a killed supervisor, and is mended
+by the next command that sees it.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from woodlot.container import state
+from woodlot.container.spec import ContainerSpec
+from woodlot.errors import StateError, WoodlotError
+from woodlot.store.containers import ContainerRecord
+from woodlot.store.locks import open_lock, try_flock, unlock_and_close
+from woodlot.store.store import Store
+
+_LOST = "its supervisor was killed, and the virtual machine with it"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """A container as its record tells, and the record tells the truth."""
+
+    spec: ContainerSpec
+    state: state.State
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a supervisor stands behind it."""
+        return not isinstance(self.state, state.Stopped)
+
+
+def new_id() -> str:
+    """An id that no other container has: 64 hexadecimal digits."""
+    return secrets.token_hex(32)
+
+
+def reserve(store: Store, spec: ContainerSpec) -> int:
+    """Record a new container and make its directory.
+
+    Returns:
+        A descriptor that holds the container's lock; it goes to the supervisor.
+
+    Raises:
+        AlreadyExistsError: The name is taken. Nothing is left behind.
+    """
+    directory = store.paths.container(spec.id)
+    directory.mkdir(mode=0o700, parents=True)
+    lock = open_lock(directory / "lock")
+    try:
+        try_flock(lock)
+        os.set_inheritable(lock, True)  # noqa: FBT003
+        store.containers.insert(spec.id, spec.name, spec.to_json(), state.to_json(state.Starting()))
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        os.close(lock)
+        raise
+    return lock
+
+
+def find(store: Store, key: str) -> Container:
+    """The container with that id, name or unique start of an id.
+
+    Raises:
+        NotFoundError: There is none.
+        ConfigError: Several ids start so.
+    """
+    record = store.containers.get(key)
+    container = _mend(store, record)
+    # An auto-removed one whose supervisor was killed is gone now.
+    return container if container is not None else _mend_again(store, key)
+
+
+def find_all(store: Store) -> list[Container]:
+    """Every container, oldest first; what killed processes left behind is cleaned up."""
+    records = store.containers.list()
+    _sweep(store, {record.id for record in records})
+    return [found for record in records if (found := _mend(store, record)) is not None]
+
+
+def delete(store: Store, container: Container) -> None:
+    """Remove a stopped container and all it wrote.
+
+    Raises:
+        StateError: It runs.
+    """
+    directory = store.paths.container(container.spec.id)
+    lock = open_lock(directory / "lock") if directory.is_dir() else None
+    try:
+        if lock is not None and not try_flock(lock):
+            raise StateError(
+                f"container {container.spec.name} is running",
+                hint="stop it first, or delete it with --force",
+            )
+        _remove(store, container.spec.id)
+    finally:
+        if lock is not None:
+            unlock_and_close(lock)
+
+
+def _remove(store: Store, container_id: str) -> None:
+    store.containers.delete(container_id)
+    shutil.rmtree(store.paths.sockets(container_id), ignore_errors=True)
+    shutil.rmtree(store.paths.container(container_id), ignore_errors=True)
+
+
+def _mend_again(store: Store, key: str) -> Container:
+    container = _mend(store, store.containers.get(key))
+    if container is None:
+        raise StateError(f"container {key} is being removed")
+    return container
+
+
+def _mend(store: Store, record: ContainerRecord) -> Container | None:
+    """The container of a record, or None if it was one to remove at its end and has ended."""
+    try:
+        spec = ContainerSpec.from_json(record.spec)
+        current = state.from_json(record.state)
+    except (TypeError, KeyError) as error:
+        raise WoodlotError(
+            f"the record of container {record.name} was written by another version of woodlot",
+            details=str(error),
+        ) from error
+    if isinstance(current, state.Stopped):
+        return Container(spec=spec, state=current)
+    lock_path = store.paths.container(spec.id) / "lock"
+    lock = open_lock(lock_path) if lock_path.parent.is_dir() else None
+    try:
+        if lock is not None and not try_flock(lock):
+            return Container(spec=spec, state=current)
+        # Nobody holds it: read again, for a supervisor that ended in between has written the truth.
+        latest = next((row for row in store.containers.list() if row.id == spec.id), None)
+        if latest is None:
+            _remove(store, spec.id)
+            return None
+        current = state.from_json(latest.state)
+        if isinstance(current, state.Stopped):
+            return Container(spec=spec, state=current)
+        if spec.remove:
+            _remove(store, spec.id)
+            return None
+        stopped = state.Stopped(
+            exit_code=state.KILLED_EXIT_CODE,
+            started_at=current.started_at if isinstance(current, state.Running) else 0.0,
+            finished_at=time.time(),
+            reason=_LOST,
+        )
+        store.containers.update_state(spec.id, state.to_json(stopped))
+        shutil.rmtree(store.paths.sockets(spec.id), ignore_errors=True)
+        return Container(spec=spec, state=stopped)
+    finally:
+        if lock is not None:
+            unlock_and_close(lock)
+
+
+def _sweep(store: Store, known: set[str]) -> None:
+    """Remove directories that have no record and no holder: what a killed `reserve` or removal left."""
+    with contextlib.suppress(FileNotFoundError):
+        for directory in store.paths.containers.iterdir():
+            if directory.name in known:
+                continue
+            with contextlib.suppress(OSError):
+                lock = open_lock(directory / "lock")
+                try:
+                    if try_flock(lock) and not store.containers.name_taken(directory.name):
+                        _remove(store, directory.name)
+                finally:
+                    unlock_and_close(lock)
+
+
+def check_names(keys: Sequence[str]) -> list[str]:
+    """``keys`` without repetitions, in their order."""
+    return list(dict.fromkeys(keys))

@@ -1,7 +1,9 @@
 """What a test needs of this machine: absent, it is skipped on a laptop and fails where it must run."""
 
 import os
+import shlex
 import shutil
+import sys
 from typing import NoReturn
 
 import pytest
@@ -27,3 +29,8 @@ def require_root() -> None:
     """Go on only as root."""
     if os.geteuid() != 0:
         skip_or_fail("needs root")
+
+
+def python_shebang() -> str:
+    """The first lines of an executable Python script; a plain ``#!`` line cannot hold a path with a space."""
+    return f"#!/bin/sh\n'''exec' {shlex.quote(sys.executable)} \"$0\" \"$@\"\n' '''\n"

@@ -1,0 +1,1 @@
+"""Every Linux container in a virtual machine of its own, without a daemon."""

@@ -43,7 +43,7 @@ class Child:
 
     async def wait(self) -> int:
         """Exit status once the child has ended: its own, or minus the signal that ended it."""
-        import asyncio  # noqa: PLC0415 - a child may be started before asyncio is worth its time
+        import asyncio
 
         if self._popen.poll() is None:
             if hasattr(os, "pidfd_open"):
@@ -67,7 +67,7 @@ class Child:
 
     async def stop(self, *, grace_s: float = TERM_GRACE_S) -> int:
         """SIGTERM, wait up to ``grace_s`` seconds, SIGKILL; the exit status once reaped."""
-        import asyncio  # noqa: PLC0415
+        import asyncio
 
         with contextlib.suppress(ProcessLookupError):
             self._popen.terminate()

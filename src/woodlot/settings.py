@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
 from woodlot.errors import ConfigError
 from woodlot.units import GIB, parse_size
@@ -100,7 +101,7 @@ def _file_values() -> dict[str, str]:
     for section, entries in tables.items():
         if not isinstance(entries, dict):
             raise ConfigError(f"{path}: {section} must be a table, as in [container]")
-        for key, value in entries.items():
+        for key, value in cast("dict[str, object]", entries).items():
             name = f"{section}.{key}"
             if name not in _BY_NAME:
                 near = difflib.get_close_matches(name, _BY_NAME, n=1)

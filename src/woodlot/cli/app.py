@@ -79,7 +79,9 @@ class LazyGroup(click.Group):
         if found is None:
             return None
         module, attribute = found
-        command: click.Command = getattr(importlib.import_module(f"woodlot.cli.{module}"), attribute)
+        command: click.Command = getattr(
+            importlib.import_module(f"woodlot.cli.{module}"), attribute
+        )
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -108,10 +110,10 @@ def main() -> None:
     sys.exit(run_command())
 
 
-def run_command() -> int:
+def run_command() -> int:  # noqa: PLR0911 - a status for each kind of end
     """Run the command line in ``sys.argv``; returns the exit status."""
     try:
-        status = cli.main(prog_name="container", standalone_mode=False)
+        status: object = cli.main(prog_name="container", standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.Exit as error:
         return error.exit_code
@@ -135,7 +137,7 @@ def run_command() -> int:
 
 def exit_status(error: WoodlotError) -> int:
     """The status for an error of a command: `run` has Docker's, every other one Apple's 1."""
-    if not isinstance(getattr(error, "exit_status", None), int):
-        return USAGE_EXIT_CODE if error.code is ErrorCode.INVALID_ARGUMENT else 1
-    status: int = error.exit_status  # type: ignore[attr-defined]
-    return status
+    status: object = getattr(error, "exit_status", None)
+    if isinstance(status, int):
+        return status
+    return USAGE_EXIT_CODE if error.code is ErrorCode.INVALID_ARGUMENT else 1

@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import sys
 import termios
 import threading
 import tty
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from pathlib import Path
 
 from woodlot.container.client import Attachment, Supervised
@@ -129,7 +130,7 @@ def _signals(supervised: Supervised, *, resize: bool) -> Generator[None]:
         _keep(tasks, supervised.signal(number))
 
     handlers: dict[int, Callable[[], None]] = {
-        number: (lambda number=number: send(number)) for number in _FORWARDED
+        number: functools.partial(send, number) for number in _FORWARDED
     }
     if resize:
         handlers[signal.SIGWINCH] = lambda: _keep(tasks, supervised.resize(*_window()))
@@ -144,11 +145,11 @@ def _signals(supervised: Supervised, *, resize: bool) -> Generator[None]:
             task.cancel()
 
 
-def _keep(tasks: "set[asyncio.Task[None]]", work: "object") -> None:
+def _keep(tasks: "set[asyncio.Task[None]]", work: Awaitable[None]) -> None:
     async def quietly() -> None:
         # Not running yet, or not any more: there is nothing to send it to.
         with contextlib.suppress(WoodlotError):
-            await work  # type: ignore[misc]
+            await work
 
     task = asyncio.get_running_loop().create_task(quietly())
     tasks.add(task)

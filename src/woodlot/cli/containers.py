@@ -63,7 +63,7 @@ def delete(app: "App", containers: Sequence[str], *, everything: bool, force: bo
     if everything:
         found = [one for one in find_all(app.store) if force or not one.is_live]
     else:
-        found = []
+        found = list["Container"]()
         for key in dict.fromkeys(containers):
             try:
                 found.append(find(app.store, key))

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from woodlot.oci.platform import Platform
     from woodlot.progress import Progress
 
-MANY = {"multiple": True, "default": ()}
+MANY: dict[str, Any] = {"multiple": True, "default": ()}
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -32,31 +32,46 @@ MANY = {"multiple": True, "default": ()}
 @click.option("--rm", "--remove", "remove", is_flag=True, help="Delete the container at its end.")
 @click.option("--name", help="Name of the container.")
 @click.option("-e", "--env", **MANY, metavar="NAME[=VALUE]", help="Set a variable.")
-@click.option("--env-file", "env_files", **MANY, type=click.Path(path_type=Path), help="Set variables from a file.")
+@click.option(
+    "--env-file",
+    "env_files",
+    **MANY,
+    type=click.Path(path_type=Path),
+    help="Set variables from a file.",
+)
 @click.option("-u", "--user", metavar="NAME|UID[:GROUP|GID]", help="User of the process.")
 @click.option("--uid", type=click.IntRange(0, 2**32 - 2), help="User id.")
 @click.option("--gid", type=click.IntRange(0, 2**32 - 2), help="Group id.")
 @click.option("-w", "--workdir", "--cwd", "workdir", metavar="DIR", help="Working directory.")
-@click.option("--entrypoint", metavar="COMMAND", help="In place of the image's entrypoint and command.")
+@click.option(
+    "--entrypoint", metavar="COMMAND", help="In place of the image's entrypoint and command."
+)
 @click.option("-c", "--cpus", type=float, help="CPUs.")
 @click.option("-m", "--memory", metavar="SIZE", help="Memory, as 512m or 2g.")
 @click.option("--read-only", is_flag=True, help="Make the root filesystem read-only.")
 @click.option("--tmpfs", **MANY, metavar="PATH[:OPTIONS]", help="Mount a memory filesystem.")
 @click.option("--shm-size", metavar="SIZE", help="Size of /dev/shm (default 64m).")
-@click.option("--ulimit", "ulimits", **MANY, metavar="TYPE=SOFT[:HARD]", help="Set a resource limit.")
+@click.option(
+    "--ulimit", "ulimits", **MANY, metavar="TYPE=SOFT[:HARD]", help="Set a resource limit."
+)
 @click.option("--cap-add", **MANY, metavar="CAP", help="Add a capability.")
 @click.option("--cap-drop", **MANY, metavar="CAP", help="Drop a capability.")
 @click.option("-l", "--label", "labels", **MANY, metavar="KEY[=VALUE]", help="Set a label.")
 @click.option("--cidfile", type=click.Path(path_type=Path), help="Write the id to a file.")
 @click.option("--init", is_flag=True, help="Run a small init that reaps and forwards signals.")
-@click.option("--network", type=click.Choice(("default", "none")), default="default", help="Network.")
+@click.option(
+    "--network", type=click.Choice(("default", "none")), default="default", help="Network."
+)
 @click.option("-k", "--kernel", type=click.Path(path_type=Path), help="Kernel file to boot.")
-@click.option("--kernel-arg", "kernel_args", **MANY, metavar="ARG", help="Add to the kernel's command line.")
+@click.option(
+    "--kernel-arg", "kernel_args", **MANY, metavar="ARG", help="Add to the kernel's command line."
+)
 @platform_options
 @fetch_options
 @click.pass_obj
 def run(
     app: "App",
+    /,
     image: str,
     *,
     detach: bool,
@@ -77,7 +92,15 @@ def run(
         wanted = choose_platform(platform, arch=arch, system=os)
         with make_progress(progress) as drawn:
             found, plan = asyncio.run(
-                _prepare(app, image, request, wanted, drawn, scheme, max_concurrent_downloads)
+                _prepare(
+                    app,
+                    image,
+                    request,
+                    wanted,
+                    drawn,
+                    scheme=scheme,
+                    max_concurrent=max_concurrent_downloads,
+                )
             )
         return _run(app, found, plan, request, detach=detach, cidfile=cidfile)
     except WoodlotError as error:
@@ -91,6 +114,7 @@ async def _prepare(
     request: Request,
     platform: "Platform | None",
     progress: "Progress",
+    *,
     scheme: str,
     max_concurrent: int | None,
 ) -> "tuple[Image, MachinePlan]":
@@ -178,9 +202,11 @@ def _forget(app: "App", spec: "ContainerSpec") -> None:
         with hold_sync(directory / "lock"):
             pass
     for container in lifecycle.find_all(app.store):
-        if container.spec.id == spec.id and isinstance(container.state, state.Stopped):
-            if container.state.started_at == 0.0:
+        match container.state:
+            case state.Stopped(started_at=0.0) if container.spec.id == spec.id:
                 lifecycle.delete(app.store, container)
+            case _:
+                pass
 
 
 def _check_terminal(request: Request, *, detach: bool) -> None:

@@ -1,0 +1,1 @@
+"""Containers: what they are, how they are made, supervised and removed."""

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, cast
 
 import grpc
 import grpc.aio
@@ -21,9 +21,7 @@ from woodlot.guest.client import Output
 class Attachment:
     """The stdio of a container's process; made by `Supervised.attach`."""
 
-    def __init__(
-        self, call: "grpc.aio.StreamStreamCall[pb.AttachRequest, pb.AttachResponse]"
-    ) -> None:
+    def __init__(self, call: Any) -> None:  # noqa: ANN401 - generated code has no types
         self._call = call
 
     async def started(self) -> None:
@@ -33,16 +31,16 @@ class Attachment:
             WoodlotError: Why it does not.
         """
         try:
-            response = await self._call.read()
+            response = await self._read()
         except grpc.aio.AioRpcError as error:
             raise translate(error) from error
-        if response is grpc.aio.EOF or response.WhichOneof("response") != "started":
+        if response is None or response.WhichOneof("response") != "started":
             raise WoodlotError("the container's supervisor ended the stream before it began")
 
     async def output(self) -> AsyncIterator[Output | End]:
         """What the process writes; its end last."""
         try:
-            while (response := await self._call.read()) is not grpc.aio.EOF:
+            while (response := await self._read()) is not None:
                 match response.WhichOneof("response"):
                     case "stdout":
                         yield Output(data=response.stdout, stderr=False)
@@ -56,6 +54,10 @@ class Attachment:
         except grpc.aio.AioRpcError as error:
             raise translate(error) from error
         raise WoodlotError("the container's supervisor ended the stream without an exit status")
+
+    async def _read(self) -> pb.AttachResponse | None:
+        response = await self._call.read()
+        return response if isinstance(response, pb.AttachResponse) else None
 
     async def write(self, data: bytes) -> None:
         """Bytes for stdin; an ended process takes no more, without an error."""
@@ -84,7 +86,8 @@ class Supervised:
                 ("grpc.use_local_subchannel_pool", 1),
             ],
         )
-        self._stub = SupervisorStub(self._channel)
+        # Any: generated stubs carry no types.
+        self._stub: Any = cast("Any", SupervisorStub)(self._channel)
 
     async def __aenter__(self) -> Self:
         return self
@@ -95,7 +98,7 @@ class Supervised:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._channel.close()
+        await self._channel.close(None)
 
     async def start(self) -> None:
         """Start the process; return when it runs.
@@ -155,7 +158,7 @@ class Supervised:
             grace_s: Seconds between the signal and SIGKILL.
         """
         try:
-            reply = await self._stub.Stop(
+            reply: pb.StopResponse = await self._stub.Stop(
                 pb.StopRequest(signal=signal_number, grace_s=grace_s)
             )
         except grpc.aio.AioRpcError as error:

@@ -86,7 +86,11 @@ def build_spec(image: Image, request: Request) -> ContainerSpec:
     container_id = new_id()
     hostname = container_id[:12]
     # As Docker: an entrypoint of the user's discards the image's command too.
-    entrypoint = config.entrypoint if request.entrypoint is None else tuple(filter(None, (request.entrypoint,)))
+    entrypoint = (
+        config.entrypoint
+        if request.entrypoint is None
+        else tuple(filter(None, (request.entrypoint,)))
+    )
     command = request.args or (config.cmd if request.entrypoint is None else ())
     args = (*entrypoint, *command)
     if not args:
@@ -144,10 +148,16 @@ def _cpus(asked: float | None) -> float:
 
 
 def _memory(asked: str | None) -> int:
-    memory = settings.get_int("container.memory") if asked is None else parse_size(asked, what="--memory")
+    memory = (
+        settings.get_int("container.memory")
+        if asked is None
+        else parse_size(asked, what="--memory")
+    )
     host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if not MIN_MEMORY_BYTES <= memory <= host:
-        raise ConfigError(f"--memory must be from 6m to this machine's {host // MIB}m, got {memory // MIB}m")
+        raise ConfigError(
+            f"--memory must be from 6m to this machine's {host // MIB}m, got {memory // MIB}m"
+        )
     return memory
 
 

@@ -102,7 +102,7 @@ def _spawn(
             "id": container_id,
             "lock": lock,
             "lifeline": lifeline.fileno(),
-            "plan": {key: value for key, value in asdict(plan).items()},
+            "plan": asdict(plan),
         },
         default=str,
     )

@@ -48,7 +48,7 @@ class Lifeline:
             loop.remove_reader(self._socket)
             callback()
 
-        self._socket.setblocking(False)
+        self._socket.settimeout(0)
         loop.add_reader(self._socket, readable)
 
 

@@ -1,13 +1,13 @@
-"""What a container printed, kept in Docker's ``json-file`` format and bounded in size.
+r"""What a container printed, kept in Docker's ``json-file`` format and bounded in size.
 
-One JSON object a line: ``{"log": "text\\n", "stream": "stdout", "time": "2026-01-02T03:04:05.000000006Z"}``. A line
+One JSON object a line: ``{"log": "text\n", "stream": "stdout", "time": "2026-01-02T03:04:05.000000006Z"}``. A line
 of output longer than 16 KiB becomes several objects, of which only the last ends in a newline.
 """
 
-import datetime
 import json
 import logging
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -55,7 +55,7 @@ class LogWriter:
         if self._file is None:
             return
         seconds, nanos = divmod(time.time_ns(), 10**9)
-        moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+        moment = datetime.fromtimestamp(seconds, UTC)
         tail = f'","stream":"{stream}","time":"{moment:%Y-%m-%dT%H:%M:%S}.{nanos:09d}Z"}}\n'
         encoded = b"".join(
             ('{"log":' + _encode(piece)[:-1] + tail).encode()

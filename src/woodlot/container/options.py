@@ -13,7 +13,23 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _MAX_ENV_FILE_BYTES = 16 << 20
 _UNLIMITED = 2**64 - 1
 _RLIMITS = frozenset(
-    "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
+    [
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    ]
 )
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -142,7 +158,11 @@ def parse_tmpfs(text: str) -> Tmpfs:
         ConfigError: The path is not absolute or is the root.
     """
     destination, _, options = text.partition(":")
-    if not destination.startswith("/") or ".." in destination.split("/") or not destination.strip("/"):
+    if (
+        not destination.startswith("/")
+        or ".." in destination.split("/")
+        or not destination.strip("/")
+    ):
         raise ConfigError(
             f"--tmpfs must be an absolute path below /, got {destination!r}",
             hint="for example --tmpfs /scratch:size=64m",

@@ -34,11 +34,11 @@ class Service(SupervisorServicer):
         return pb.StartResponse()
 
     async def Attach(  # noqa: N802
-        self, requests: AsyncIterator[pb.AttachRequest], context: Context
+        self, request_iterator: AsyncIterator[pb.AttachRequest], context: Context
     ) -> AsyncGenerator[pb.AttachResponse]:
         """The stdio of the process."""
         supervisor = self._supervisor
-        first = await anext(aiter(requests))
+        first = await anext(aiter(request_iterator))
         opened = first.open
         subscriber = await supervisor.session.subscribe()
         feeding: asyncio.Task[None] | None = None
@@ -51,7 +51,7 @@ class Service(SupervisorServicer):
                     )
             yield pb.AttachResponse(started=pb.AttachResponse.Started())
             if opened.stdin:
-                feeding = asyncio.create_task(_feed(supervisor, requests))
+                feeding = asyncio.create_task(_feed(supervisor, request_iterator))
             async for response in _output(subscriber):
                 yield response
             async with _errors(context):

@@ -22,7 +22,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from woodlot import settings
 from woodlot.container import etcfiles, state
@@ -45,7 +45,7 @@ from woodlot.vmm.base import Disk, UserNetwork, VirtualMachine, VmExit, VmSpec
 
 if TYPE_CHECKING:
     from woodlot._pb.agent.v1 import agent_pb2
-    from woodlot.container.session import End, Session
+    from woodlot.container.session import End
     from woodlot.guest.client import Agent, Process
 
 log = logging.getLogger(__name__)
@@ -226,13 +226,15 @@ class Supervisor:
     async def _serve(self) -> AsyncGenerator[None]:
         import grpc.aio
 
-        from woodlot._pb.supervisor.v1.supervisor_pb2_grpc import (
-            add_SupervisorServicer_to_server,
-        )
+        from woodlot._pb.supervisor.v1 import supervisor_pb2_grpc
         from woodlot.container.service import Service
 
-        server = grpc.aio.server(options=[("grpc.max_receive_message_length", 1 * MIB)])
-        add_SupervisorServicer_to_server(Service(self), server)
+        # Any: the generated code carries no types.
+        register: Any = cast("Any", supervisor_pb2_grpc).add_SupervisorServicer_to_server
+        server: grpc.aio.Server = cast("Any", grpc.aio).server(
+            options=[("grpc.max_receive_message_length", 1 * MIB)]
+        )
+        register(Service(self), server)
         server.add_insecure_port(f"unix:{self._paths.sockets(self._spec.id) / 's.sock'}")
         await server.start()
         try:

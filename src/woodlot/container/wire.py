@@ -49,9 +49,7 @@ def decode_error(text: str) -> WoodlotError:
 
 def encode_end(end: End) -> pb.Exit:
     """An end as a message."""
-    return pb.Exit(
-        code=end.code, signal=end.signal, oom_killed=end.oom_killed, reason=end.reason
-    )
+    return pb.Exit(code=end.code, signal=end.signal, oom_killed=end.oom_killed, reason=end.reason)
 
 
 def decode_end(message: pb.Exit) -> End:

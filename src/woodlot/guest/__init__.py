@@ -1,0 +1,1 @@
+"""The guest: the client of the agent that is PID 1 there."""

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, cast
 
 import grpc
 import grpc.aio
@@ -83,7 +83,7 @@ class Process:
 
     def __init__(
         self,
-        stub: AgentStub,
+        stub: Any,  # noqa: ANN401 - generated code has no types
         call: "grpc.aio.StreamStreamCall[pb.RunRequest, pb.RunResponse]",
         process_id: str,
     ) -> None:
@@ -158,7 +158,8 @@ class Agent:
 
     def __init__(self, target: str) -> None:
         self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
-        self._stub = AgentStub(self._channel)
+        # Any: generated stubs carry no types.
+        self._stub: Any = cast("Any", AgentStub)(self._channel)
 
     async def __aenter__(self) -> Self:
         return self
@@ -169,7 +170,7 @@ class Agent:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._channel.close()
+        await self._channel.close(None)
 
     async def hello(self, *, timeout_s: float) -> Hello:
         """Wait until the agent answers.
@@ -179,7 +180,7 @@ class Agent:
             GuestError: It speaks another version of the protocol.
         """
         try:
-            reply = await self._stub.Hello(
+            reply: pb.HelloResponse = await self._stub.Hello(
                 pb.HelloRequest(protocol_version=PROTOCOL_VERSION),
                 timeout=timeout_s,
                 wait_for_ready=True,
@@ -219,7 +220,7 @@ class Agent:
         """A process for the life of the block; killed if it still runs at the end."""
         process_id = secrets.token_hex(8)
         start = pb.RunRequest.Start(process=process, first=first, id=process_id)
-        call = self._stub.Run()
+        call: grpc.aio.StreamStreamCall[pb.RunRequest, pb.RunResponse] = self._stub.Run()
         try:
             await call.write(pb.RunRequest(start=start))
         except (grpc.aio.AioRpcError, grpc.aio.UsageError):

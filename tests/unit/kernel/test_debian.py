@@ -1,11 +1,11 @@
 """Debian's kernel: its package, and apt, which is played by scripts."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.programs import python_shebang
 from tests.unit.kernel.conftest import RELEASE, kernel_files, make_bzimage, make_deb
 from woodlot.errors import IntegrityError, LimitError, NotFoundError, UnsupportedError, WoodlotError
 from woodlot.kernel import catalog, deb, debian
@@ -52,7 +52,7 @@ class Host:
             f"linux-image-{RELEASE}": "kmod, linux-base (>= 4.3~), initramfs-tools | linux-initramfs-tool",
         }
         prelude = (
-            f"#!{sys.executable}\nimport shutil, sys\nfrom pathlib import Path\n"
+            f"{python_shebang()}import shutil, sys\nfrom pathlib import Path\n"
             f"here = Path({str(self.directory)!r}); config = {config!r}; packages = {known!r}\n"
         )
         for name, body in (("apt-cache", APT_CACHE), ("apt-get", APT_GET)):

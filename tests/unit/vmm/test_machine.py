@@ -3,13 +3,13 @@
 import asyncio
 import dataclasses
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.programs import python_shebang
 from woodlot.errors import NotFoundError, UnsupportedError, VmmError, VmmTimeoutError
 from woodlot.units import MIB
 from woodlot.vmm.base import Accelerator, Arch, VmExit, VmSpec
@@ -75,7 +75,7 @@ class Fake:
         monkeypatch.setenv("PATH", f"{directory}{os.pathsep}{os.environ['PATH']}")
 
     def __call__(self, body: str) -> QemuVmm:
-        self.path.write_text(f"#!{sys.executable}\n{PRELUDE}\n{body}")
+        self.path.write_text(f"{python_shebang()}{PRELUDE}\n{body}")
         self.path.chmod(0o755)
         return QemuVmm(Arch.AMD64)
 

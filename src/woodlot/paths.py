@@ -5,7 +5,7 @@ data/                      $XDG_DATA_HOME/woodlot, or ROOT with --root / WOODLOT
   content/sha256/HEX       blobs, whole and checked; content/ingest/ for those on the way
   rootfs/HEX.erofs         one per image, read-only, shared by its containers
   disks/                   preformatted writable disks, copied for each container
-  kernels/NAME/            vmlinuz, modules, manifest.json; kernels/default -> NAME
+  kernels/NAME/            vmlinuz, modules, manifest.json; kernels/default-ARCH -> NAME
   initramfs/HEX.cpio       agent and modules for one kernel
   containers/ID/           upper.ext4, console.log, vmm.log, supervisor.log, lock, …
 runtime/                   $XDG_RUNTIME_DIR/woodlot: sockets only, paths under 100 bytes

@@ -11,7 +11,6 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from woodlot.container import state
@@ -173,8 +172,3 @@ def _sweep(store: Store, known: set[str]) -> None:
                         _remove(store, directory.name)
                 finally:
                     unlock_and_close(lock)
-
-
-def check_names(keys: Sequence[str]) -> list[str]:
-    """``keys`` without repetitions, in their order."""
-    return list(dict.fromkeys(keys))

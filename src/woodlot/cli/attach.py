@@ -51,7 +51,11 @@ def run_foreground(socket_path: Path, spec: ContainerSpec) -> int:
     Raises:
         WoodlotError: Why it does not run.
     """
-    end = asyncio.run(_foreground(socket_path, spec))
+    try:
+        end = asyncio.run(_foreground(socket_path, spec))
+    except BrokenPipeError:
+        # As a program that SIGPIPE ends: `container run … | head` is no error of anybody's.
+        return 128 + signal.SIGPIPE
     if end.reason:
         print(f"error: container {spec.name}: {end.reason}", file=sys.stderr)
     elif end.oom_killed:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import click
 
+from woodlot.cli.output import print_table
 from woodlot.cli.progress import KINDS, make_progress
 from woodlot.errors import ErrorCode, WoodlotError
 from woodlot.units import format_size
@@ -142,9 +143,9 @@ def list_command(context: Context, *, style: str, quiet: bool, verbose: bool) ->
         for image in images:
             click.echo(image.reference.familiar)
     elif verbose:
-        _table(_WIDE, [row for image in images for row in _wide_rows(image)])
+        print_table(_WIDE, [row for image in images for row in _wide_rows(image)])
     else:
-        _table(
+        print_table(
             ("NAME", "TAG", "DIGEST"),
             [
                 (image.reference.familiar_name, image.reference.tag or "<none>", _short(image))
@@ -262,10 +263,3 @@ def _wide_rows(image: "LocalImage") -> list[tuple[str, ...]]:
 
 def _time(created: datetime | None) -> str:
     return created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if created else ""
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-    for row in (header, *rows):
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        click.echo("  ".join(cells).rstrip())

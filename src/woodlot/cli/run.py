@@ -123,11 +123,11 @@ async def _prepare(
     from woodlot.image.image import load
     from woodlot.vmm.base import Arch
 
-    if request.name and app.store.containers.name_taken(request.name):
-        # Before anything is fetched; the real check is made with the record.
-        from woodlot.container.lifecycle import find_all
+    if request.name:
+        # Before anything is fetched; that nobody takes it meanwhile is made sure with the record.
+        from woodlot.container.lifecycle import check_name_is_free
 
-        find_all(app.store)
+        check_name_is_free(app.store, request.name)
     try:
         image = load(app.store, reference, platform)
     except NotFoundError:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from woodlot.container import state
 from woodlot.container.spec import ContainerSpec
-from woodlot.errors import StateError, WoodlotError
+from woodlot.errors import AlreadyExistsError, StateError, WoodlotError
 from woodlot.store.containers import ContainerRecord
 from woodlot.store.locks import open_lock, try_flock, unlock_and_close
 from woodlot.store.store import Store
@@ -62,6 +62,22 @@ def reserve(store: Store, spec: ContainerSpec) -> int:
         os.close(lock)
         raise
     return lock
+
+
+def check_name_is_free(store: Store, name: str) -> None:
+    """See that no container has the name; one that a killed supervisor left to be removed is removed here.
+
+    Raises:
+        AlreadyExistsError: One has it.
+    """
+    if not store.containers.name_taken(name):
+        return
+    for container in find_all(store):
+        if name in {container.spec.name, container.spec.id}:
+            raise AlreadyExistsError(
+                f"the name {name!r} is taken by container {container.spec.id[:12]}",
+                hint=f"remove it with `container rm {name}`, or choose another --name",
+            )
 
 
 def find(store: Store, key: str) -> Container:

@@ -127,7 +127,7 @@ func configure(link netlink.Link, name string, want Interface) error {
 }
 
 func setAddresses(link netlink.Link, want []*net.IPNet) error {
-	have, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	have, err := list(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_ALL) })
 	if err != nil {
 		return fmt.Errorf("list addresses: %w", err)
 	}
@@ -187,7 +187,9 @@ const prohibitPriority = 1
 
 // clearRoutes removes what an earlier Configure left.
 func clearRoutes(link netlink.Link, family int) error {
-	routes, err := netlink.RouteListFiltered(family, &netlink.Route{Protocol: unix.RTPROT_STATIC}, netlink.RT_FILTER_PROTOCOL)
+	routes, err := list(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(family, &netlink.Route{Protocol: unix.RTPROT_STATIC}, netlink.RT_FILTER_PROTOCOL)
+	})
 	if err != nil {
 		return fmt.Errorf("list routes: %w", err)
 	}
@@ -203,8 +205,21 @@ func clearRoutes(link netlink.Link, family int) error {
 	return nil
 }
 
+// listAttempts bounds how often a listing is begun anew.
+const listAttempts = 100
+
+// list asks again when the kernel says that what it lists changed meanwhile, as addresses do while an interface comes up.
+func list[T any](ask func() ([]T, error)) ([]T, error) {
+	for range listAttempts - 1 {
+		if all, err := ask(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return all, err
+		}
+	}
+	return ask()
+}
+
 func findMAC(mac net.HardwareAddr) (netlink.Link, error) {
-	links, err := netlink.LinkList()
+	links, err := list(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}

@@ -1,7 +1,7 @@
 """Where everything lives on the host.
 
 data/                      $XDG_DATA_HOME/woodlot, or ROOT with --root / WOODLOT_ROOT
-  woodlot.db               records: images and containers (SQLite, WAL)
+  woodlot.db               records: images and containers (SQLite, WAL); woodlot.db-reserve: room for when the disk is full
   content/sha256/HEX       blobs, whole and checked; content/ingest/ for those on the way
   rootfs/HEX.erofs         one per image, read-only, shared by its containers
   disks/                   preformatted writable disks, copied for each container

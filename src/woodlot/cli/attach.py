@@ -15,6 +15,7 @@ from pathlib import Path
 from woodlot.container.client import Attachment, Supervised
 from woodlot.container.session import End
 from woodlot.container.spec import ContainerSpec
+from woodlot.container.state import KILLED_EXIT_CODE
 from woodlot.errors import WoodlotError
 
 _CHUNK_BYTES = 64 << 10
@@ -45,8 +46,13 @@ def start_detached(socket_path: Path) -> None:
     asyncio.run(start())
 
 
-def run_foreground(socket_path: Path, spec: ContainerSpec) -> int:
+def run_foreground(socket_path: Path, spec: ContainerSpec, *, console_log: Path) -> int:
     """Start the process and be its terminal until it ends; returns its exit status.
+
+    Args:
+        socket_path: Of the supervisor.
+        spec: The container.
+        console_log: What its guest's kernel says, named to the user if the virtual machine fails.
 
     Raises:
         WoodlotError: Why it does not run.
@@ -58,6 +64,9 @@ def run_foreground(socket_path: Path, spec: ContainerSpec) -> int:
         return 128 + signal.SIGPIPE
     if end.reason:
         print(f"error: container {spec.name}: {end.reason}", file=sys.stderr)
+        if end.code == KILLED_EXIT_CODE:
+            where = "run it without --rm to keep" if spec.remove else f"see {console_log} for"
+            print(f"hint: {where} what its kernel said", file=sys.stderr)
     elif end.oom_killed:
         print(f"container {spec.name}: a process ran out of memory", file=sys.stderr)
     return end.code

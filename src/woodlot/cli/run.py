@@ -89,6 +89,8 @@ def run(
         request = Request(**asked)  # type: ignore[arg-type]
         request.check()
         _check_terminal(request, detach=detach)
+        if cidfile is not None:
+            _check_cidfile(cidfile)
         wanted = choose_platform(platform, arch=arch, system=os)
         with make_progress(progress) as drawn:
             found, plan = asyncio.run(
@@ -185,7 +187,8 @@ def _run(
             start_detached(socket_path)
             click.echo(spec.id)
             return 0
-        return run_foreground(socket_path, spec)
+        console_log = app.paths.container(spec.id) / "console.log"
+        return run_foreground(socket_path, spec, console_log=console_log)
     except WoodlotError:
         lifeline.close()
         _forget(app, spec)
@@ -215,6 +218,17 @@ def _check_terminal(request: Request, *, detach: bool) -> None:
             "the input device is not a terminal",
             hint="leave out -t, or run it in a terminal",
         )
+
+
+def _check_cidfile(path: Path) -> None:
+    """As Docker, never write over a file: it may hold the id of a container that still runs."""
+    if path.exists():
+        raise ConfigError(
+            f"--cidfile {path} exists",
+            hint="remove it if the container that it names is not needed",
+        )
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"--cidfile {path} cannot be written in {path.parent}")
 
 
 def _status(error: WoodlotError) -> int:

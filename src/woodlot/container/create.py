@@ -57,18 +57,27 @@ class Request:
         if self.name is not None:
             options.check_name(self.name)
         if self.kernel is not None and not self.kernel.is_file():
-            raise ConfigError(f"the kernel {self.kernel} is not a file")
+            raise ConfigError(
+                f"the kernel {self.kernel} is not a file",
+                hint="give the path of a bzImage (amd64) or an Image (arm64), or leave out --kernel",
+            )
         for argument in self.kernel_args:
             if not argument or any(char.isspace() or char == "\0" for char in argument):
                 raise ConfigError(f"--kernel-arg cannot be {argument!r}", hint="give one argument")
         if self.workdir is not None and not self.workdir.startswith("/"):
-            raise ConfigError(f"the working directory must be absolute, got {self.workdir!r}")
+            raise ConfigError(f"--workdir must be absolute, got {self.workdir!r}")
         for text in self.tmpfs:
             options.parse_tmpfs(text)
         options.parse_ulimits(self.ulimits)
         options.parse_labels(self.labels)
         options.join_user(self.user, self.uid, self.gid)
         options.parse_env(self.env, environ=os.environ)
+        for path in self.env_files:
+            # A pipe can be read only once: when its variables are wanted.
+            if path.is_file() or not os.access(path, os.R_OK) or path.is_dir():
+                options.read_env_file(path, environ=os.environ)
+        if self.shm_size is not None:
+            parse_size(self.shm_size, what="--shm-size")
         capabilities.parse_names(self.cap_add, flag="--cap-add")
         capabilities.parse_names(self.cap_drop, flag="--cap-drop")
         _cpus(self.cpus)
@@ -85,12 +94,10 @@ def build_spec(image: Image, request: Request) -> ContainerSpec:
     config = image.config
     container_id = new_id()
     hostname = container_id[:12]
-    # As Docker: an entrypoint of the user's discards the image's command too.
-    entrypoint = (
-        config.entrypoint
-        if request.entrypoint is None
-        else tuple(filter(None, (request.entrypoint,)))
-    )
+    # As Docker: an entrypoint of the user's discards the image's command too, and one empty word is none.
+    entrypoint = config.entrypoint if request.entrypoint is None else (request.entrypoint,)
+    if entrypoint == ("",):
+        entrypoint = ()
     command = request.args or (config.cmd if request.entrypoint is None else ())
     args = (*entrypoint, *command)
     if not args:
@@ -100,7 +107,7 @@ def build_spec(image: Image, request: Request) -> ContainerSpec:
         )
     add = capabilities.parse_names(request.cap_add, flag="--cap-add")
     drop = capabilities.parse_names(request.cap_drop, flag="--cap-drop")
-    return ContainerSpec(
+    spec = ContainerSpec(
         id=container_id,
         name=request.name or hostname,
         image=str(image.reference),
@@ -137,6 +144,20 @@ def build_spec(image: Image, request: Request) -> ContainerSpec:
         stop_signal=_stop_signal(config.stop_signal),
         created_at=time.time(),
     )
+    _check_text(spec)
+    return spec
+
+
+def _check_text(spec: ContainerSpec) -> None:
+    """See that the guest can be told everything: the protocol's texts are UTF-8, a host's arguments any bytes."""
+    process = spec.process
+    destinations = (mount.destination for mount in spec.tmpfs)
+    flags = (flag for mount in spec.tmpfs for flag in mount.options)
+    for text in (*process.args, *process.env, process.cwd, process.user, *destinations, *flags):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"{text!r} is not UTF-8") from error
 
 
 def _cpus(asked: float | None) -> float:
@@ -156,14 +177,17 @@ def _memory(asked: str | None) -> int:
     host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if not MIN_MEMORY_BYTES <= memory <= host:
         raise ConfigError(
-            f"--memory must be from 6m to this machine's {host // MIB}m, got {memory // MIB}m"
+            f"--memory must be from 6m to this machine's {host // MIB}m, got {memory // MIB}m",
+            hint="give less with --memory, or set container.memory"
+            if memory > host
+            else "give more with --memory, or set container.memory",
         )
     return memory
 
 
 def _stop_signal(text: str) -> str:
     try:
-        return options.parse_signal(text or "SIGTERM").name
+        return options.signal_name(options.parse_signal(text or "SIGTERM"))
     except ConfigError:
-        # An image may name a signal that this host does not know; stopping it must work all the same.
+        # An image may name a signal that there is not; stopping it must work all the same.
         return "SIGTERM"

@@ -12,15 +12,17 @@ import secrets
 import shutil
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from woodlot.container import state
 from woodlot.container.spec import ContainerSpec
-from woodlot.errors import AlreadyExistsError, StateError, WoodlotError
+from woodlot.errors import AlreadyExistsError, LimitError, StateError, WoodlotError
 from woodlot.store.containers import ContainerRecord
+from woodlot.store.disk import disk_errors
 from woodlot.store.locks import open_lock, try_flock, unlock_and_close
 from woodlot.store.store import Store
 
-_LOST = "its supervisor was killed, and the virtual machine with it"
+_LOST = "its supervisor was killed, or could not record the end; the virtual machine is gone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +51,13 @@ def reserve(store: Store, spec: ContainerSpec) -> int:
 
     Raises:
         AlreadyExistsError: The name is taken. Nothing is left behind.
+        LimitError: The disk is full. Nothing is left behind.
     """
     directory = store.paths.container(spec.id)
-    directory.mkdir(mode=0o700, parents=True)
-    lock = open_lock(directory / "lock")
+    with disk_errors(directory, f"container {spec.name}"):
+        directory.mkdir(mode=0o700, parents=True)
+        lock = _lock_unrecorded(directory / "lock")
     try:
-        try_flock(lock)
         os.set_inheritable(lock, True)  # noqa: FBT003
         store.containers.insert(spec.id, spec.name, spec.to_json(), state.to_json(state.Starting()))
     except BaseException:
@@ -62,6 +65,25 @@ def reserve(store: Store, spec: ContainerSpec) -> int:
         os.close(lock)
         raise
     return lock
+
+
+def _lock_unrecorded(path: Path) -> int:
+    """The held lock of a container without a record, whose directory a sweep may be about to take away."""
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            lock = open_lock(path)
+            if try_flock(lock) and _is_at(lock, path):
+                return lock
+            os.close(lock)
+        # The sweep holds it, or has removed the file: either is over in a moment.
+        time.sleep(0.001)
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def check_name_is_free(store: Store, name: str) -> None:
@@ -120,10 +142,32 @@ def delete(store: Store, container: Container) -> None:
             unlock_and_close(lock)
 
 
+def erase(store: Store, container_id: str) -> None:
+    """Delete the record, then the directory of a container whose lock is held or that nobody holds.
+
+    Raises:
+        LimitError: The disk is so full that even without the directory no record can be changed.
+    """
+    directory = store.paths.container(container_id)
+    try:
+        store.containers.delete(container_id)
+    except LimitError:
+        # Deleting a record takes a little room, which on a full disk the directory has to give first.
+        shutil.rmtree(directory, ignore_errors=True)
+        store.close()
+        store.containers.delete(container_id)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
 def _remove(store: Store, container_id: str) -> None:
-    store.containers.delete(container_id)
+    erase(store, container_id)
     shutil.rmtree(store.paths.sockets(container_id), ignore_errors=True)
-    shutil.rmtree(store.paths.container(container_id), ignore_errors=True)
+
+
+def _remove_if_possible(store: Store, container_id: str) -> None:
+    """For those who only look: a disk too full to remove anything must not keep them from looking."""
+    with contextlib.suppress(LimitError):
+        _remove(store, container_id)
 
 
 def _mend_again(store: Store, key: str) -> Container:
@@ -153,13 +197,13 @@ def _mend(store: Store, record: ContainerRecord) -> Container | None:
         # Nobody holds it: read again, for a supervisor that ended in between has written the truth.
         latest = next((row for row in store.containers.list() if row.id == spec.id), None)
         if latest is None:
-            _remove(store, spec.id)
+            _remove_if_possible(store, spec.id)
             return None
         current = state.from_json(latest.state)
         if isinstance(current, state.Stopped):
             return Container(spec=spec, state=current)
         if spec.remove:
-            _remove(store, spec.id)
+            _remove_if_possible(store, spec.id)
             return None
         stopped = state.Stopped(
             exit_code=state.KILLED_EXIT_CODE,
@@ -167,7 +211,9 @@ def _mend(store: Store, record: ContainerRecord) -> Container | None:
             finished_at=time.time(),
             reason=_LOST,
         )
-        store.containers.update_state(spec.id, state.to_json(stopped))
+        # On a full disk it is found out again next time.
+        with contextlib.suppress(LimitError):
+            store.containers.update_state(spec.id, state.to_json(stopped))
         shutil.rmtree(store.paths.sockets(spec.id), ignore_errors=True)
         return Container(spec=spec, state=stopped)
     finally:
@@ -182,9 +228,15 @@ def _sweep(store: Store, known: set[str]) -> None:
             if directory.name in known:
                 continue
             with contextlib.suppress(OSError):
-                lock = open_lock(directory / "lock")
+                path = directory / "lock"
+                lock = open_lock(path)
                 try:
-                    if try_flock(lock) and not store.containers.name_taken(directory.name):
+                    # Not the lock of a file that another sweep has removed: a new container may be there by now.
+                    if (
+                        try_flock(lock)
+                        and _is_at(lock, path)
+                        and not store.containers.name_taken(directory.name)
+                    ):
                         _remove(store, directory.name)
                 finally:
                     unlock_and_close(lock)

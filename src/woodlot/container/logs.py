@@ -4,6 +4,7 @@ One JSON object a line: ``{"log": "text\n", "stream": "stdout", "time": "2026-01
 of output longer than 16 KiB becomes several objects, of which only the last ends in a newline.
 """
 
+import contextlib
 import json
 import logging
 import time
@@ -35,10 +36,8 @@ class LogWriter:
         pending = self._partial[stream] + data if self._partial[stream] else data
         *lines, rest = pending.split(b"\n")
         records = [line + b"\n" for line in lines]
-        while len(rest) >= _MAX_LINE_BYTES:
-            records.append(rest[:_MAX_LINE_BYTES])
-            rest = rest[_MAX_LINE_BYTES:]
-        self._partial[stream] = rest
+        *full, self._partial[stream] = _pieces(rest)
+        records += full
         if records:
             self._append(stream, records)
 
@@ -70,6 +69,8 @@ class LogWriter:
                 self._rotate()
         except OSError as error:
             log.warning("the container's log is lost from here on: %s", error)
+            with contextlib.suppress(OSError):
+                self._file.close()
             self._file = None
 
     def _rotate(self) -> None:
@@ -81,9 +82,16 @@ class LogWriter:
 
 
 def _pieces(line: bytes) -> list[bytes]:
-    if len(line) <= _MAX_LINE_BYTES:
-        return [line]
-    return [line[start : start + _MAX_LINE_BYTES] for start in range(0, len(line), _MAX_LINE_BYTES)]
+    """The line in pieces of at most 16 KiB, cut between characters; the last may be empty."""
+    pieces: list[bytes] = []
+    start = 0
+    while len(line) - start > _MAX_LINE_BYTES:
+        end = start + _MAX_LINE_BYTES
+        # A character of UTF-8 begins with a byte that is no continuation, at most three before the cut.
+        end = next((end - back for back in range(4) if line[end - back] & 0xC0 != 0x80), end)
+        pieces.append(line[start:end])
+        start = end
+    return [*pieces, line[start:]]
 
 
 def _encode(piece: bytes) -> str:

@@ -12,6 +12,9 @@ from woodlot.errors import ConfigError
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _MAX_ENV_FILE_BYTES = 16 << 20
 _UNLIMITED = 2**64 - 1
+# glibc keeps the first two real-time signals for itself; Docker counts so, too.
+_SIGRTMIN, _SIGRTMAX = 34, 64
+_REALTIME = re.compile(r"(?:SIG)?RT(?P<end>MIN|MAX)(?P<offset>[+-][0-9]{1,2})?")
 _RLIMITS = frozenset(
     [
         "core",
@@ -76,17 +79,21 @@ def read_env_file(path: Path, *, environ: Mapping[str, str]) -> dict[str, str]:
         # Not read_text at once: the file may be a pipe that never ends.
         with path.open("rb") as file:
             data = file.read(_MAX_ENV_FILE_BYTES + 1)
-        text = data.decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the env file {path}: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"--env-file {path}: {error.strerror}") from error
     if len(data) > _MAX_ENV_FILE_BYTES:
-        raise ConfigError(f"the env file {path} is larger than {_MAX_ENV_FILE_BYTES >> 20} MiB")
-    lines = [line.lstrip() for line in text.removeprefix("\ufeff").splitlines()]
+        raise ConfigError(f"--env-file {path}: larger than {_MAX_ENV_FILE_BYTES >> 20} MiB")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--env-file {path}: not UTF-8: {error.reason}") from error
+    # Not splitlines, which would also split a value at U+2028, a form feed or a lone CR.
+    lines = [line.removesuffix("\r").lstrip() for line in text.removeprefix("\ufeff").split("\n")]
     assignments = [line for line in lines if line and not line.startswith("#")]
     for line in assignments:
         name = line.partition("=")[0]
-        if not name or any(char.isspace() for char in name):
-            raise ConfigError(f"{path}: {line!r} is not NAME=value")
+        if not name or any(char.isspace() for char in name) or "\0" in line:
+            raise ConfigError(f"--env-file {path}: {line!r} is not NAME=value")
     return parse_env(assignments, environ=environ)
 
 
@@ -121,9 +128,9 @@ def parse_ulimit(text: str) -> Rlimit:
             f"--ulimit cannot be {text!r}",
             hint=f"write TYPE=SOFT[:HARD] with a type of {', '.join(sorted(_RLIMITS))}",
         )
-    soft_text, _, hard_text = values.partition(":")
+    soft_text, colon, hard_text = values.partition(":")
     soft = _limit(soft_text, text)
-    hard = _limit(hard_text, text) if hard_text else soft
+    hard = _limit(hard_text, text) if colon else soft
     if soft > hard:
         raise ConfigError(f"--ulimit {text}: the soft limit is above the hard limit")
     return Rlimit(type=kind, soft=soft, hard=hard)
@@ -146,29 +153,28 @@ def parse_ulimits(texts: Iterable[str]) -> tuple[Rlimit, ...]:
 def _limit(value: str, whole: str) -> int:
     if value in ("-1", "unlimited"):
         return _UNLIMITED
-    if not value.isascii() or not value.isdigit() or int(value) > _UNLIMITED:
+    # 20 digits hold the largest; int() refuses some thousands of them with an error of its own.
+    if re.fullmatch("[0-9]{1,20}", value) is None or int(value) > _UNLIMITED:
         raise ConfigError(f"--ulimit {whole}: {value!r} is not a limit")
     return int(value)
 
 
 def parse_tmpfs(text: str) -> Tmpfs:
-    """A memory filesystem from ``/path[:option,…]``.
+    """A memory filesystem from ``/path[:option,…]``; the path comes without ``.`` and needless slashes.
 
     Raises:
         ConfigError: The path is not absolute or is the root.
     """
     destination, _, options = text.partition(":")
-    if (
-        not destination.startswith("/")
-        or ".." in destination.split("/")
-        or not destination.strip("/")
-    ):
+    names = [name for name in destination.split("/") if name not in ("", ".")]
+    if not destination.startswith("/") or ".." in names or not names:
         raise ConfigError(
             f"--tmpfs must be an absolute path below /, got {destination!r}",
             hint="for example --tmpfs /scratch:size=64m",
         )
     return Tmpfs(
-        destination=destination, options=tuple(option for option in options.split(",") if option)
+        destination="/" + "/".join(names),
+        options=tuple(option for option in options.split(",") if option),
     )
 
 
@@ -190,19 +196,34 @@ def parse_labels(texts: Iterable[str]) -> dict[str, str]:
     return labels
 
 
-def parse_signal(text: str) -> signal.Signals:
-    """A signal from its name, with or without SIG, or its number.
+def parse_signal(text: str) -> int:
+    """A signal's number from its name, with or without SIG, or its number.
+
+    Real-time signals, ``RTMIN+3`` or ``RTMAX-2``, count as the C library does, from 34 to 64.
 
     Raises:
         ConfigError: There is no such signal.
     """
     name = text.strip().upper()
+    realtime = _REALTIME.fullmatch(name)
+    if re.fullmatch("[0-9]{1,2}", name):
+        number = int(name)
+    elif realtime is not None:
+        offset = int(realtime["offset"] or 0)
+        number = _SIGRTMIN + offset if realtime["end"] == "MIN" else _SIGRTMAX + offset
+    else:
+        number = signal.Signals.__members__.get(f"SIG{name.removeprefix('SIG')}", 0)
+    if number not in signal.valid_signals():
+        raise ConfigError(f"there is no signal {text!r}", hint="for example TERM or 15")
+    return int(number)
+
+
+def signal_name(number: int) -> str:
+    """The name of a signal, from which `parse_signal` gives its number."""
     try:
-        if name.isdigit():
-            return signal.Signals(int(name))
-        return signal.Signals[name if name.startswith("SIG") else f"SIG{name}"]
-    except (ValueError, KeyError):
-        raise ConfigError(f"there is no signal {text!r}", hint="for example TERM or 15") from None
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIGRTMIN+{number - _SIGRTMIN}"
 
 
 def join_user(user: str | None, uid: int | None, gid: int | None) -> str | None:

@@ -16,6 +16,7 @@ import logging
 import math
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import time
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from woodlot import settings
-from woodlot.container import etcfiles, state
+from woodlot.container import etcfiles, lifecycle, options, state
 from woodlot.container.boot import MachinePlan
 from woodlot.container.lifeline import Lifeline
 from woodlot.container.network import Interface, build_interface
@@ -34,6 +35,8 @@ from woodlot.errors import (
     ErrorCode,
     ExecutionError,
     GuestError,
+    IntegrityError,
+    LimitError,
     StateError,
     VmmError,
     WoodlotError,
@@ -60,6 +63,7 @@ _SHUTDOWN_TIMEOUT_S = 10.0
 _KILL_TIMEOUT_S = 2.0
 _LAST_ANSWERS_S = 5.0
 _ENTROPY_BYTES = 64
+_BOOT_HINT = "`--kernel-arg loglevel=7` shows how far the kernel comes"
 
 
 class Supervisor:
@@ -88,6 +92,7 @@ class Supervisor:
         self._process_over = asyncio.Event()
         self._abandoned = asyncio.Event()
         self._owned = False
+        self._answered = False
         self._started_at = 0.0
         self._process: Process | None = None
         self._vm: VirtualMachine | None = None
@@ -128,7 +133,7 @@ class Supervisor:
 
     async def stop(self, *, signal_number: int = 0, grace_s: float = STOP_GRACE_S) -> "End":
         """Signal, wait, SIGKILL, and the plug at last; return when the VM is gone."""
-        number = signal_number or signal.Signals[self._spec.stop_signal].value
+        number = signal_number or options.parse_signal(self._spec.stop_signal)
         if self._process is None:
             self._abandoned.set()
             return await self.ended()
@@ -162,12 +167,14 @@ class Supervisor:
             try:
                 vm = self._vm = await stack.enter_async_context(self._start_vm())
                 await stack.enter_async_context(self._serve())
+                log.info("virtual machine started, process %d", vm.pid)
                 self._lifeline.ready()
                 self._lifeline.on_close(self._launcher_left)
                 end = await self._live(vm)
             except WoodlotError as error:
-                end = End(code=exit_code(error), reason=error.message)
-                self._refuse(error)
+                explained = self._explain(error)
+                end = End(code=exit_code(explained), reason=explained.message)
+                self._refuse(explained)
             await self.session.finish()
             self._process_over.set()
             if self._vm is not None:
@@ -176,6 +183,20 @@ class Supervisor:
             self._record(end)
             self._ended.set_result(end)
             # Leaving the stack stops the server, which lets the answers out first.
+
+    def _explain(self, error: WoodlotError) -> WoodlotError:
+        """The error, with the container's name; if the agent never answered, rather that the kernel is damaged."""
+        from woodlot.kernel import catalog
+
+        if isinstance(error, VmmError | GuestError) and not self._answered:
+            try:
+                catalog.check_image(self._paths, self._plan.kernel)
+            except IntegrityError as damage:
+                damage.details = error.message
+                error = damage
+        if isinstance(error, GuestError | IntegrityError):
+            error.message = f"container {self._spec.name}: {error.message}"
+        return error
 
     def _refuse(self, error: WoodlotError) -> None:
         log.warning("%s%s", error.message, f"\n{error.details}" if error.details else "")
@@ -275,7 +296,7 @@ class Supervisor:
             raise VmmError(
                 f"container {self._spec.name}: {reason}",
                 details=_tail(self._directory / "console.log"),
-                hint="the guest's console is in the details; a kernel that cannot run the agent does this",
+                hint=f"a kernel that cannot run the agent does this; {_BOOT_HINT}",
             )
         return End(code=state.KILLED_EXIT_CODE, reason=reason)
 
@@ -296,40 +317,61 @@ class Supervisor:
                         self._process = None
                     raise
             self._process_over.set()
+            log.info("process ended with %d", exited.code)
             await self.session.finish()
             if not self._spec.remove:
                 try:
                     await agent.shutdown(timeout_s=_SHUTDOWN_TIMEOUT_S)
                 except GuestError as error:
                     log.warning("the guest was not shut down in order: %s", error.message)
-            return End(code=exited.code, signal=exited.signal, oom_killed=exited.oom_killed)
+            return End(
+                code=exited.code,
+                signal=exited.signal,
+                oom_killed=exited.oom_killed,
+                reason=self._lost_writes(),
+            )
+
+    def _lost_writes(self) -> str:
+        """Said beside the process's own status: inside the guest it was an I/O error, which does not tell the cause."""
+        if self._vm is None or not self._vm.disk_full:
+            return ""
+        return f"the host's disk is full and what it wrote was lost; free some space at {self._paths.data}"
 
     async def _prepare(self, agent: "Agent") -> None:
         try:
             hello = await agent.hello(timeout_s=settings.get_float("vm.boot_timeout"))
         except GuestError as error:
             error.details = _tail(self._directory / "console.log")
-            error.hint = f"the guest's console is in {self._directory / 'console.log'}"
+            error.hint = error.hint or f"raise vm.boot_timeout if this host is slow; {_BOOT_HINT}"
             raise
+        self._answered = True
         log.info("agent %s, kernel %s", hello.agent_version, hello.kernel_release)
         await agent.configure(self._configure_request(), timeout_s=_SETUP_TIMEOUT_S)
-        await agent.create_container(self._create_request(), timeout_s=_SETUP_TIMEOUT_S)
+        try:
+            await agent.create_container(self._create_request(), timeout_s=_SETUP_TIMEOUT_S)
+        except GuestError as error:
+            error.details = _tail(self._directory / "console.log")
+            if f'disk "{IMAGE_SERIAL}"' in error.message:
+                # Pulling alone would not look at a file that is there; a file that is missing is made again.
+                error.hint = (
+                    f"have the root filesystem made again: rm -f {shlex.quote(self._spec.rootfs)}"
+                )
+            raise
+        log.info("root filesystem and network are set up")
 
     def _process_started(self, started: "asyncio.Future[None]") -> None:
         if started.cancelled() or started.exception() is not None:
             return
         assert self._vm is not None  # noqa: S101 - a process has a VM
         self._started_at = time.time()
-        self._store.containers.update_state(
-            self._spec.id,
-            state.to_json(
-                state.Running(
-                    started_at=self._started_at,
-                    vm_pid=self._vm.pid,
-                    accelerator=self._plan.accelerator.value,
-                    ip=self._interface.address if self._interface else "",
-                )
-            ),
+        log.info("process runs")
+        self._write_state(
+            state.Running(
+                started_at=self._started_at,
+                vm_pid=self._vm.pid,
+                accelerator=self._plan.accelerator.value,
+                ip=self._interface.address if self._interface else "",
+            )
         )
 
     def _launcher_left(self) -> None:
@@ -341,21 +383,32 @@ class Supervisor:
 
     def _record(self, end: "End") -> None:
         if self._spec.remove:
-            self._store.containers.delete(self._spec.id)
-            shutil.rmtree(self._directory, ignore_errors=True)
+            # What a full disk leaves, the next command removes.
+            with contextlib.suppress(LimitError):
+                lifecycle.erase(self._store, self._spec.id)
             return
-        self._store.containers.update_state(
-            self._spec.id,
-            state.to_json(
-                state.Stopped(
-                    exit_code=end.code,
-                    started_at=self._started_at,
-                    finished_at=time.time(),
-                    oom_killed=end.oom_killed,
-                    reason=end.reason,
-                )
-            ),
+        self._write_state(
+            state.Stopped(
+                exit_code=end.code,
+                started_at=self._started_at,
+                finished_at=time.time(),
+                oom_killed=end.oom_killed,
+                reason=end.reason,
+            )
         )
+
+    def _write_state(self, new: state.State) -> None:
+        """Record it; on a full disk the container goes on without, and its clients still hear how it ended."""
+        written = state.to_json(new)
+        try:
+            try:
+                self._store.containers.update_state(self._spec.id, written)
+            except LimitError:
+                # Opened again, the database uses the room it has put aside.
+                self._store.close()
+                self._store.containers.update_state(self._spec.id, written)
+        except LimitError as error:
+            log.error("%s is not recorded: %s", state.label(new), error.message)  # noqa: TRY400 - no bug
 
     # What the guest is told.
 
@@ -479,17 +532,26 @@ def _tail(path: Path, *, size_bytes: int = 2000) -> str | None:
 
 def supervise(paths: Paths, container_id: str, plan: MachinePlan, lifeline: Lifeline) -> None:
     """Be the supervisor of a container, from here to its end; the container's lock is already held."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    store = Store(paths)
-    record = store.containers.get(container_id)
-    spec = ContainerSpec.from_json(record.spec)
+    logging.basicConfig(
+        # With `--debug`, the command that forked us has set a level already.
+        level=min(logging.INFO, logging.root.level),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        force=True,
+    )
 
     async def main() -> None:
+        store = Store(paths)
+        record = store.containers.get(container_id)
+        spec = ContainerSpec.from_json(record.spec)
         await Supervisor(paths, store, spec, plan, lifeline).run()
 
     try:
         asyncio.run(main())
     except Exception as error:  # the log is the only place left to say it
         log.exception("the supervisor failed")
-        lifeline.fail(WoodlotError(f"the supervisor failed: {error}"))
+        lifeline.fail(
+            error
+            if isinstance(error, WoodlotError)
+            else WoodlotError(f"the supervisor failed: {error}")
+        )
         os._exit(1)

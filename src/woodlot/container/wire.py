@@ -30,6 +30,8 @@ def encode_error(error: WoodlotError) -> str:
             "message": error.message,
             "details": error.details,
             "hint": error.hint,
+            # By the code alone, a program that is missing on the host looks like one missing in the container.
+            "execution": isinstance(error, ExecutionError),
         }
     )
 
@@ -38,13 +40,13 @@ def decode_error(text: str) -> WoodlotError:
     """The error in the text of a gRPC status; any other text becomes the message."""
     try:
         fields = json.loads(text)
-        code = ErrorCode(fields.pop("code"))
-        message = str(fields.pop("message"))
+        code = ErrorCode(fields["code"])
+        message = str(fields["message"])
+        details, hint = fields.get("details"), fields.get("hint")
+        kind = ExecutionError if fields.get("execution") else RemoteError
     except (ValueError, KeyError, TypeError, AttributeError):
         return RemoteError(text)
-    if code in (ErrorCode.NOT_FOUND, ErrorCode.NOT_EXECUTABLE):
-        return ExecutionError(message, code=code, **fields)
-    return RemoteError(message, code=code, **fields)
+    return kind(message, details=details, hint=hint, code=code)
 
 
 def encode_end(end: End) -> pb.Exit:

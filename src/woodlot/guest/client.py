@@ -186,7 +186,7 @@ class Agent:
                 wait_for_ready=True,
             )
         except grpc.aio.AioRpcError as error:
-            raise _translate(error, f"say hello within {timeout_s:g} s") from error
+            raise _translate(error, "answer", timeout_s) from error
         if reply.protocol_version != PROTOCOL_VERSION:
             raise GuestError(
                 f"the guest agent speaks protocol {reply.protocol_version}, this host {PROTOCOL_VERSION}",
@@ -204,7 +204,7 @@ class Agent:
         try:
             await self._stub.Configure(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
-            raise _translate(error, "configure the guest") from error
+            raise _translate(error, "configure the guest", timeout_s) from error
 
     async def create_container(
         self, request: pb.CreateContainerRequest, *, timeout_s: float
@@ -213,7 +213,7 @@ class Agent:
         try:
             await self._stub.CreateContainer(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
-            raise _translate(error, "set up the container's filesystems") from error
+            raise _translate(error, "set up the container's filesystems", timeout_s) from error
 
     @asynccontextmanager
     async def run(self, process: pb.Process, *, first: bool) -> AsyncGenerator[Process]:
@@ -235,7 +235,7 @@ class Agent:
         try:
             await self._stub.Shutdown(pb.ShutdownRequest(), timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
-            raise _translate(error, "shut down") from error
+            raise _translate(error, "shut down", timeout_s) from error
 
 
 def clean(text: str) -> str:
@@ -243,7 +243,9 @@ def clean(text: str) -> str:
     return "".join(char if char.isprintable() else " " for char in text[:_MAX_TEXT]).strip()
 
 
-def _translate(error: grpc.aio.AioRpcError, operation: str) -> Exception:
+def _translate(
+    error: grpc.aio.AioRpcError, operation: str, timeout_s: float | None = None
+) -> Exception:
     said = clean(error.details() or "")
     match error.code():
         case grpc.StatusCode.NOT_FOUND:
@@ -253,7 +255,8 @@ def _translate(error: grpc.aio.AioRpcError, operation: str) -> Exception:
         case grpc.StatusCode.INVALID_ARGUMENT:
             return ConfigError(said)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return GuestTimeoutError(f"the guest agent did not {operation} in time")
+            limit = "in time" if timeout_s is None else f"within {timeout_s:g} s"
+            return GuestTimeoutError(f"the guest agent did not {operation} {limit}")
         case grpc.StatusCode.CANCELLED | grpc.StatusCode.UNAVAILABLE:
             return GuestError(f"the guest agent is gone (while it was to {operation})")
         case code:

@@ -30,6 +30,8 @@ OWN_PREFIX = "woodlot-"
 DEBIAN_PREFIX = "debian-"
 CUSTOM_PREFIX = "custom-"
 
+FETCH_AGAIN_HINT = "fetch it again: container system kernel set --recommended"
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9.+_-]{0,127}")
 _VERSION_PARTS = re.compile(r"\d+|\D+")
 _ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
@@ -210,6 +212,25 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def check_image(paths: Paths, image: Path) -> None:
+    """See that the image of an installed kernel is what was installed; of other files nothing is known.
+
+    Reads all of it, so it is for finding out why a guest did not boot.
+
+    Raises:
+        IntegrityError: It is not.
+    """
+    if image.parent.parent != paths.kernels:
+        return
+    with contextlib.suppress(NotFoundError, OSError):
+        if file_digest(image) == load(paths, image.parent.name).sha256:
+            return
+    raise IntegrityError(
+        f"the kernel {image.parent.name} is damaged: {image} is not what was installed",
+        hint=FETCH_AGAIN_HINT,
+    )
 
 
 def _default_link(paths: Paths, arch: str) -> Path:

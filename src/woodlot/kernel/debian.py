@@ -20,7 +20,6 @@ from woodlot.kernel import catalog, deb, modules
 from woodlot.kernel.catalog import Kernel
 from woodlot.paths import Paths
 from woodlot.progress import NoProgress, Progress
-from woodlot.units import format_size
 
 _SIGNED = (
     "-o", "APT::Get::AllowUnauthenticated=false",
@@ -127,7 +126,7 @@ def _download_with(
     into = directory / "download"
     into.mkdir(exist_ok=True)
     total = sum(part.size for part in parts)
-    with _told(progress, into, f"Fetching kernel {package} ({format_size(total)})", total):
+    with _told(progress, into, f"Fetching kernel {package}", total):
         process.run(
             ["apt-get", *options, "download", "-q", *(f"{part.name}:{arch}={part.version}" for part in parts)],
             timeout_s=_DOWNLOAD_TIMEOUT_S,

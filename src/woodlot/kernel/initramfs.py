@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from woodlot.errors import NotFoundError
-from woodlot.kernel.catalog import Kernel
+from woodlot.kernel.catalog import FETCH_AGAIN_HINT, Kernel
 from woodlot.paths import Paths
 
 # Raised when the archive's layout changes.
@@ -152,7 +152,8 @@ def _identity(path: Path) -> tuple[str, int, int, int]:
     try:
         status = path.stat()
     except OSError as error:
-        raise NotFoundError(f"cannot read {path}: {error.strerror}") from error
+        hint = FETCH_AGAIN_HINT if path.suffix == ".ko" else None
+        raise NotFoundError(f"cannot read {path}: {error.strerror}", hint=hint) from error
     return path.name, status.st_size, status.st_mtime_ns, status.st_ino
 
 

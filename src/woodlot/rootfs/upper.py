@@ -16,8 +16,9 @@ import tempfile
 from collections.abc import Generator
 from pathlib import Path
 
-from woodlot.errors import ConfigError, LimitError
+from woodlot.errors import ConfigError
 from woodlot.process import find_binary, run
+from woodlot.store.disk import full_disk
 from woodlot.units import KIB, MIB, format_size
 
 # Raised when the options below change: containers keep the disks they have, new ones get the new format.
@@ -215,8 +216,5 @@ def _translate_full_disk(directory: Path) -> Generator[None]:
         yield
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise LimitError(
-                f"no room for a container's disk in {directory}",
-                hint=f"free some space on the file system of {directory}, or choose another with --root",
-            ) from error
+            raise full_disk(directory, "a container's disk", error) from error
         raise

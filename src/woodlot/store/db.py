@@ -3,6 +3,9 @@
     images(reference, digest, media_type, size, created_at)
     containers(id, name, created_at, spec, state)        spec and state are JSON objects
 
+Beside it lies ``woodlot.db-reserve``: room that a full disk gets back, for without a little even reading is impossible,
+and what fills the disk could not be removed.
+
 Write-ahead log, so readers never wait; writers wait for each other up to `BUSY_TIMEOUT_S`. The version of the
 schema is ``PRAGMA user_version``: the number of `MIGRATIONS` applied.
 """
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     import sqlite3
 
 BUSY_TIMEOUT_S = 10.0
+# The index of the write-ahead log takes 32 KiB, and a change some pages.
+RESERVE_BYTES = 256 << 10
 
 # Only ever appended to: each brings the database of every earlier version forward.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -130,6 +135,7 @@ def _open(path: Path) -> "sqlite3.Connection":
     import sqlite3
 
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _keep_reserve(path)
     # Records hold environments, and so secrets. SQLite gives its other files the same mode.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(
@@ -144,6 +150,24 @@ def _open(path: Path) -> "sqlite3.Connection":
         connection.close()
         raise
     return connection
+
+
+def _keep_reserve(path: Path) -> None:
+    """Put room aside beside the database, or give it back if the disk is full."""
+    reserve = path.with_name(f"{path.name}-reserve")
+    with contextlib.suppress(OSError):
+        free = _free_bytes(path)
+        if free < RESERVE_BYTES:
+            reserve.unlink(missing_ok=True)
+        elif free > 4 * RESERVE_BYTES and not reserve.exists():
+            # Written, not allocated: not every file system can, and none must share or compress it away.
+            reserve.touch(mode=0o600)
+            reserve.write_bytes(os.urandom(RESERVE_BYTES))
+
+
+def _free_bytes(path: Path) -> int:
+    status = os.statvfs(path.parent)
+    return status.f_bavail * status.f_frsize
 
 
 def _set_wal(connection: "sqlite3.Connection") -> None:
@@ -198,6 +222,9 @@ def _translate(error: "sqlite3.Error", path: Path) -> WoodlotError:
     # The low byte is the primary code.
     match getattr(error, "sqlite_errorcode", 0) & 0xFF:
         case sqlite3.SQLITE_FULL:
+            return full_disk(path, "records")
+        case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN if _free_bytes(path) < RESERVE_BYTES:
+            # So it calls a file beside the database that found no room.
             return full_disk(path, "records")
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return StateError(

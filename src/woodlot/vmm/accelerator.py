@@ -12,10 +12,12 @@ The newest answer comes first; a few are kept, since guest kernels may alternate
 import asyncio
 import contextlib
 import fcntl
+import grp
 import json
 import logging
 import os
 import platform
+import stat
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
@@ -30,7 +32,6 @@ from woodlot.vmm.base import Accelerator
 log = logging.getLogger(__name__)
 
 KVM_DEVICE = Path("/dev/kvm")
-KVM_GROUP_HINT = "sudo usermod -aG kvm $USER, then log in again"
 TOTAL_TIMEOUT_S = 10.0
 
 _FORMAT = 1
@@ -112,10 +113,22 @@ def kvm_problem(device: Path = KVM_DEVICE) -> tuple[str, str | None] | None:
             "load KVM (modprobe kvm_intel or kvm_amd) if the processor has it",
         )
     except PermissionError:
-        return f"no permission to open {device}", KVM_GROUP_HINT
+        return f"no permission to open {device}", _permission_hint(device)
     except OSError as error:
         return f"cannot open {device}: {error.strerror}", None
     return None
+
+
+def _permission_hint(device: Path) -> str:
+    """The command that gives the user the right: membership of the device's group, if that group has it."""
+    status = device.stat()
+    if status.st_gid and stat.S_IMODE(status.st_mode) & 0o060 == 0o060:
+        try:
+            group = grp.getgrgid(status.st_gid).gr_name
+        except KeyError:
+            group = str(status.st_gid)
+        return f"sudo usermod -aG {group} $USER, then log in again"
+    return f"sudo chmod 666 {device}, or give it to a group of yours"
 
 
 def host_facts(program: Path, guest: str, *, device: Path = KVM_DEVICE) -> dict[str, str]:
@@ -135,7 +148,8 @@ def host_facts(program: Path, guest: str, *, device: Path = KVM_DEVICE) -> dict[
         node = device.stat()
         kvm = f"{node.st_rdev:x} {node.st_ctime_ns}"
     else:
-        kvm = problem[0]
+        # With its hint, which the answer repeats.
+        kvm = _sentence(problem)
     return {
         "host": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": _cpu_model(),

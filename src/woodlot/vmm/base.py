@@ -85,6 +85,11 @@ class VirtualMachine(Protocol):
         """Where the agent is reached, as a gRPC target: ``unix:/…/a.sock`` or ``vsock:CID:1024``."""
         ...
 
+    @property
+    def disk_full(self) -> bool:
+        """Whether a write of the guest's has failed because the host's disk was full."""
+        ...
+
     async def wait(self) -> VmExit:
         """Return once the VM has ended, for whatever reason; may be called any number of times."""
         ...

@@ -106,7 +106,7 @@ def test_a_full_disk_leaves_no_copy(
     monkeypatch.setattr(upper, "_reflink", lambda *_args: False)
     monkeypatch.setattr(os, "copy_file_range", lambda *_args: 1 / 0 if step != "pwrite" else full())
     monkeypatch.setattr(os, step, full)
-    with pytest.raises(LimitError, match="no room"):
+    with pytest.raises(LimitError, match="cannot write a container's disk"):
         clone_disk(tmp_path / "t", tmp_path / "c")
     assert not (tmp_path / "c").exists()
 

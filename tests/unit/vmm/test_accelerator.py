@@ -209,7 +209,8 @@ def test_what_is_wrong_with_the_device(tmp_path: Path, monkeypatch: pytest.Monke
         device.chmod(0)
         denied = accelerator.kvm_problem(device)
         assert denied is not None
-        assert denied[1] == accelerator.KVM_GROUP_HINT
+        assert denied[1] is not None
+        assert "chmod" in denied[1]
 
 
 def test_facts_change_with_what_matters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import platform
@@ -36,6 +37,8 @@ _ENDS = {
     "host-qmp-quit": ("ended by command", True),
     "host-signal": ("ended by signal SIGTERM", False),
 }
+# Reasons of QEMU's event BLOCK_IO_ERROR; it runs without a locale.
+_DISK_FULL = frozenset((os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)))
 # Words in QEMU's last lines → what to do about it.
 _HINTS = (
     (b"KVM kernel module: Permission denied", "sudo usermod -aG kvm $USER, then log in again"),
@@ -61,6 +64,7 @@ class QemuMachine:
         self._qmp: Qmp | None = None
         self._shutdown_reason: str | None = None
         self._cpu_failed = False
+        self._disk_full = False
         self._agent_opened = asyncio.Event()
         self._ended: asyncio.Task[VmExit] | None = None
 
@@ -73,6 +77,11 @@ class QemuMachine:
     def control_target(self) -> str:
         """Where the agent is reached, as a gRPC target."""
         return self._control_target
+
+    @property
+    def disk_full(self) -> bool:
+        """Whether a write of the guest's has failed because the host's disk was full."""
+        return self._disk_full
 
     async def wait(self) -> VmExit:
         """Return once QEMU has ended; may be called any number of times."""
@@ -149,6 +158,9 @@ class QemuMachine:
         elif name == "VSERPORT_CHANGE" and data.get("id") == _CONTROL_PORT:
             if data.get("open") is True:
                 self._agent_opened.set()
+        elif name == "BLOCK_IO_ERROR":
+            # Its field "nospace" is for machines that stop at errors, which ours do not.
+            self._disk_full = self._disk_full or data.get("reason") in _DISK_FULL
         elif name == "STOP":
             task = asyncio.ensure_future(self._check_stopped())
             task.add_done_callback(lambda done: done.cancelled() or done.exception())

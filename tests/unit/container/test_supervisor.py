@@ -1,0 +1,363 @@
+"""What the supervisor tells the guest and the VMM, word for word, and its end where no VM ever ran."""
+
+import asyncio
+import dataclasses
+import os
+import socket
+import time
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import pytest
+from google.protobuf import text_format
+from google.protobuf.message import Message
+
+from tests.unit.container.specs import WEB
+from woodlot.container import lifecycle, state
+from woodlot.container import supervisor as supervisor_module
+from woodlot.container.boot import MachinePlan
+from woodlot.container.lifeline import Lifeline, wait_ready
+from woodlot.container.session import End
+from woodlot.container.spec import ContainerSpec, ProcessSpec
+from woodlot.container.supervisor import Supervisor, exit_code
+from woodlot.errors import (
+    ConfigError,
+    ErrorCode,
+    ExecutionError,
+    GuestError,
+    NotFoundError,
+    StateError,
+    WoodlotError,
+)
+from woodlot.store.store import Store
+from woodlot.units import MIB
+from woodlot.vmm.base import Accelerator, Arch, Disk, UserNetwork, VirtualMachine, VmSpec
+
+if TYPE_CHECKING:
+    from woodlot.guest.client import Process
+
+PLAN = MachinePlan(
+    arch=Arch.AMD64,
+    accelerator=Accelerator.TCG,
+    kernel=Path("/k/vmlinuz"),
+    initramfs=Path("/k/init.cpio"),
+    kernel_cmdline=("plan",),
+)
+
+CONFIGURE = """\
+interfaces {
+  mac: "52:54:00:27:1a:41"
+  name: "eth0"
+  addresses: "10.0.2.15/24"
+  mtu: 1500
+  routes {
+    destination: "0.0.0.0/0"
+    gateway: "10.0.2.2"
+  }
+  routes {
+    destination: "10.0.2.2/32"
+    prohibit: true
+  }
+}
+"""
+CREATE = """\
+id: "abababababababababababababababababababababababababababababababab"
+hostname: "abababababab"
+rootfs {
+  image_serial: "image"
+  upper_serial: "upper"
+  read_only: true
+}
+mounts {
+  type: "tmpfs"
+  source: "tmpfs"
+  destination: "/a"
+  options: "size=1m"
+  options: "exec"
+}
+mounts {
+  type: "tmpfs"
+  source: "tmpfs"
+  destination: "/a/b"
+}
+resources {
+  cpu_millis: 1500
+  memory_bytes: 209715200
+}
+masked_paths: "/proc/asound"
+masked_paths: "/proc/acpi"
+masked_paths: "/proc/interrupts"
+masked_paths: "/proc/kcore"
+masked_paths: "/proc/keys"
+masked_paths: "/proc/latency_stats"
+masked_paths: "/proc/timer_list"
+masked_paths: "/proc/timer_stats"
+masked_paths: "/proc/sched_debug"
+masked_paths: "/proc/scsi"
+masked_paths: "/sys/firmware"
+masked_paths: "/sys/devices/virtual/powercap"
+readonly_paths: "/proc/bus"
+readonly_paths: "/proc/fs"
+readonly_paths: "/proc/irq"
+readonly_paths: "/proc/sys"
+readonly_paths: "/proc/sysrq-trigger"
+etc_files {
+  key: "hostname"
+  value: "abababababab\\n"
+}
+etc_files {
+  key: "hosts"
+  value: "127.0.0.1\\tlocalhost\\n::1\\tlocalhost ip6-localhost ip6-loopback\\nfe00::\\tip6-localnet\\n\
+ff00::\\tip6-mcastprefix\\nff02::1\\tip6-allnodes\\nff02::2\\tip6-allrouters\\n10.0.2.15\\tabababababab\\n"
+}
+etc_files {
+  key: "resolv.conf"
+  value: "nameserver 10.0.2.3\\n"
+}
+shm_bytes: 1073741824
+"""
+PROCESS = """\
+args: "sh"
+args: "-c"
+args: "echo é"
+env: "PATH=/bin"
+env: "A=b=c"
+cwd: "/srv"
+user: "www:staff"
+tty: true
+window {
+  rows: 33
+  columns: 77
+}
+stdin: true
+capabilities: "CAP_CHOWN"
+capabilities: "CAP_KILL"
+rlimits {
+  type: "nofile"
+  soft: 99
+  hard: 18446744073709551615
+}
+init: true
+"""
+
+
+class Made:
+    """A supervisor that holds its container, as after a fork, and the launcher's end of its lifeline."""
+
+    def __init__(self, store: Store, spec: ContainerSpec) -> None:
+        self.spec = spec
+        self.launcher, self._theirs = socket.socketpair()
+        self.launcher.settimeout(5)
+        self.lock = lifecycle.reserve(store, spec)
+        self.supervisor = Supervisor(store.paths, store, spec, PLAN, Lifeline(self._theirs))
+
+    async def close(self) -> None:
+        await self.supervisor.session.finish()
+        self.launcher.close()
+        self._theirs.close()
+        os.close(self.lock)
+
+
+Make = Callable[[ContainerSpec], Made]
+
+
+@pytest.fixture
+async def make(store: Store) -> AsyncGenerator[Make]:
+    made: list[Made] = []
+
+    def make(spec: ContainerSpec) -> Made:
+        made.append(Made(store, spec))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.close()
+
+
+def text(message: Message) -> str:
+    return text_format.MessageToString(message, as_utf8=True)
+
+
+async def test_configure_request(make: Make) -> None:
+    supervisor = make(WEB).supervisor
+    before = time.time_ns()
+    request, second = supervisor._configure_request(), supervisor._configure_request()
+    assert before <= request.time_unix_nanos <= second.time_unix_nanos <= time.time_ns()
+    assert len(request.entropy) == len(second.entropy) == 64
+    assert request.entropy != second.entropy
+    request.ClearField("time_unix_nanos")
+    request.ClearField("entropy")
+    assert text(request) == CONFIGURE
+
+
+async def test_create_request(make: Make) -> None:
+    assert text(make(WEB).supervisor._create_request()) == CREATE
+
+
+async def test_process_request(make: Make) -> None:
+    assert text(make(WEB).supervisor._process_request(33, 77)) == PROCESS
+
+
+async def test_without_network_there_is_neither_device_nor_nameserver(make: Make) -> None:
+    supervisor = make(dataclasses.replace(WEB, network="none")).supervisor
+    assert list(supervisor._configure_request().interfaces) == []
+    files = supervisor._create_request().etc_files
+    assert files["resolv.conf"] == b""
+    assert b"abababababab" not in files["hosts"]
+    assert supervisor._vm_spec(Path("/run/x")).network is None
+
+
+async def test_a_process_of_defaults(make: Make) -> None:
+    supervisor = make(dataclasses.replace(WEB, process=ProcessSpec(args=("true",)))).supervisor
+    assert text(supervisor._process_request(0, 0)) == 'args: "true"\ncwd: "/"\nwindow {\n}\n'
+
+
+@pytest.mark.parametrize(
+    ("cpus", "vcpus", "millis"), [(0.01, 1, 10), (1.0, 1, 1000), (1.001, 2, 1001), (4.0, 4, 4000)]
+)
+async def test_parts_of_cpus(make: Make, cpus: float, vcpus: int, millis: int) -> None:
+    supervisor = make(dataclasses.replace(WEB, cpus=cpus)).supervisor
+    assert supervisor._vm_spec(Path("/run/x")).vcpus == vcpus
+    assert supervisor._create_request().resources.cpu_millis == millis
+
+
+async def test_machine(make: Make, store: Store) -> None:
+    directory = store.paths.container(WEB.id)
+    assert make(WEB).supervisor._vm_spec(Path("/run/x")) == VmSpec(
+        name="web",
+        arch=Arch.AMD64,
+        accelerator=Accelerator.TCG,
+        vcpus=2,
+        # The guest's own share comes on top of what the container may use.
+        memory_bytes=(200 + 128) * MIB,
+        kernel=Path("/k/vmlinuz"),
+        initramfs=Path("/k/init.cpio"),
+        kernel_cmdline=("plan", "debug"),
+        disks=(
+            Disk(path=Path("/data/rootfs/1.erofs"), serial="image", read_only=True),
+            Disk(path=directory / "upper.ext4", serial="upper"),
+        ),
+        network=UserNetwork(mac="52:54:00:27:1a:41"),
+        control_socket=Path("/run/x/a.sock"),
+        console_log=directory / "console.log",
+        vmm_log=directory / "vmm.log",
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ExecutionError("no such file"), 127),
+        (ExecutionError("no such file", code=ErrorCode.NOT_FOUND), 127),
+        (ExecutionError("permission denied", code=ErrorCode.NOT_EXECUTABLE), 126),
+        (NotFoundError("no QEMU"), 125),
+        (ConfigError("no such user"), 125),
+        (GuestError("gone"), 125),
+        (WoodlotError("else"), 125),
+    ],
+)
+def test_exit_codes_are_dockers(error: WoodlotError, status: int) -> None:
+    assert exit_code(error) == status
+
+
+class Target:
+    """A process, and its VM, that only the signals named end."""
+
+    def __init__(self, supervisor: Supervisor, deadly: set[int | str]) -> None:
+        self.got: list[int | str] = []
+        self._supervisor = supervisor
+        self._deadly = deadly
+
+    async def signal(self, number: int) -> None:
+        self._take(number)
+
+    def kill(self) -> None:
+        self._take("plug")
+
+    def _take(self, what: int | str) -> None:
+        self.got.append(what)
+        if what in self._deadly:
+            self._supervisor._process_over.set()
+            self._supervisor._ended.set_result(End(code=1))
+
+
+@pytest.mark.parametrize(
+    ("asked", "deadly", "got"),
+    [
+        (0, {37, 9}, [37]),
+        (3, {3, 9}, [3]),
+        (0, {9}, [37, 9]),
+        (0, {"plug"}, [37, 9, "plug"]),
+    ],
+)
+async def test_stop_becomes_harder(
+    make: Make,
+    asked: int,
+    deadly: set[int | str],
+    got: list[int | str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervisor_module, "_KILL_TIMEOUT_S", 0.05)
+    # As systemd's images have it.
+    supervisor = make(dataclasses.replace(WEB, stop_signal="SIGRTMIN+3")).supervisor
+    target = Target(supervisor, deadly)
+    supervisor._process, supervisor._vm = cast("Process", target), cast("VirtualMachine", target)
+    async with asyncio.timeout(10):
+        assert await supervisor.stop(signal_number=asked, grace_s=0.05) == End(code=1)
+    assert target.got == got
+
+
+# A life without a VM: there is no mkfs.ext4 and no QEMU.
+
+
+@pytest.fixture
+def bare_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+
+
+@pytest.mark.usefixtures("bare_host")
+async def test_no_vm_is_told_to_the_launcher_and_recorded(make: Make, store: Store) -> None:
+    made = make(WEB)
+    before = time.time()
+    async with asyncio.timeout(30):
+        await made.supervisor.run()
+    with pytest.raises(WoodlotError) as caught:
+        wait_ready(made.launcher)
+    assert caught.value.code is ErrorCode.NOT_FOUND
+    # What the command makes of it is 125, not 127.
+    assert exit_code(caught.value) == 125
+    recorded = lifecycle.find(store, "web").state
+    assert isinstance(recorded, state.Stopped)
+    assert (recorded.exit_code, recorded.started_at) == (125, 0.0)
+    assert recorded.finished_at >= before
+    assert recorded.reason == caught.value.message
+    assert not store.paths.sockets(WEB.id).exists()
+
+
+@pytest.mark.usefixtures("bare_host")
+async def test_clients_of_one_without_vm_are_told(make: Make) -> None:
+    made = make(WEB)
+    starting = asyncio.create_task(made.supervisor.start_process(owned=False))
+    stopping = asyncio.create_task(made.supervisor.stop())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(30):
+        await made.supervisor.run()
+        with pytest.raises(NotFoundError):
+            await starting
+        assert (await stopping).code == 125
+    with pytest.raises(StateError, match="container web is not running"):
+        _ = made.supervisor.process
+    subscriber = await made.supervisor.session.subscribe()
+    assert await subscriber.get() is None
+
+
+@pytest.mark.usefixtures("bare_host")
+async def test_one_to_remove_leaves_nothing(make: Make, store: Store) -> None:
+    spec = dataclasses.replace(WEB, remove=True)
+    made = make(spec)
+    async with asyncio.timeout(30):
+        await made.supervisor.run()
+    assert store.containers.list() == []
+    assert not store.paths.container(spec.id).exists()

@@ -61,7 +61,7 @@ lint-imports: setup
 
 .PHONY: lint-go
 lint-go: setup
-	@$(VENV); files=$$("$$(go env GOROOT)/bin/gofmt" -l agent); \
+	@$(VENV); files=$$("$$(go env GOROOT)/bin/gofmt" -l agent tests); \
 	if [ -n "$$files" ]; then printf 'gofmt would change:\n%s\n' "$$files" >&2; exit 1; fi
 	cd agent && PATH="$$PWD/../.venv/bin:$$PATH" go vet ./...
 
@@ -69,7 +69,7 @@ lint-go: setup
 fmt: setup ## Format the Python and Go code
 	$(PYTHON) -m ruff check --fix-only --quiet .
 	$(PYTHON) -m ruff format .
-	$(VENV); "$$(go env GOROOT)/bin/gofmt" -w agent
+	$(VENV); "$$(go env GOROOT)/bin/gofmt" -w agent tests
 
 .PHONY: test-unit
 test-unit: setup ## Run the unit tests: no root, network or VM

@@ -63,7 +63,7 @@ def test_what_cannot_be_executed_has_dockers_status(
 
 
 def test_bytes_go_through_unchanged(container: Cli, busybox: str, tmp_path: Path) -> None:
-    data = os.urandom(20 << 20)
+    data = os.urandom(100 << 20)
     (tmp_path / "in").write_bytes(data)
     with (tmp_path / "in").open("rb") as stdin, (tmp_path / "out").open("wb") as stdout:
         import subprocess
@@ -75,7 +75,7 @@ def test_bytes_go_through_unchanged(container: Cli, busybox: str, tmp_path: Path
             stdin=stdin,
             stdout=stdout,
             env=container.environment(),
-            timeout=120,
+            timeout=300,
             check=False,
         ).returncode
     assert status == 0
@@ -118,6 +118,28 @@ def test_a_terminal_has_its_size_and_ctrl_c(container: Cli, busybox: str) -> Non
         terminal.expect("# ")
         terminal.send("exit 5\r")
         assert terminal.wait() == 5
+
+
+def test_full_screen_programs_work(container: Cli, busybox: str) -> None:
+    with container.terminal("run", "--rm", "-it", busybox, "sh", rows=20, columns=60) as terminal:
+        before = terminal.attributes()
+        terminal.expect("# ")
+        terminal.send("vi /tmp/note\r")
+        terminal.expect(r"/tmp/note")
+        terminal.send("ifirst\rsecond\x1b")
+        # Together with what follows at once, an escape would be the start of a key's sequence.
+        terminal.expect(r"- /tmp/note \[Modified\] 2/2")
+        terminal.send(":wq\r")
+        terminal.expect("# ")
+        terminal.send("tr a-z A-Z < /tmp/note\r")
+        terminal.expect("FIRST\r\nSECOND\r\n")
+        terminal.send("top -d 1\r")
+        terminal.expect(r"Load average.*PID +PPID.*Load average")
+        terminal.send("q")
+        terminal.expect("# ")
+        terminal.send("\x04")
+        assert terminal.wait() == 0
+        assert terminal.attributes() == before
 
 
 def test_sigterm_to_the_command_reaches_the_process(container: Cli, busybox: str) -> None:

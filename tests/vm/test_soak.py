@@ -1,0 +1,40 @@
+"""Many containers, one after the other and together, leave nothing behind.
+
+``WOODLOT_TEST_SOAK=50`` runs that many of each; the default is a sample.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.cli import Cli
+from tests.leaks import find_processes
+from tests.registry.server import Registry
+
+pytestmark = pytest.mark.vm
+
+TIMES = int(os.environ.get("WOODLOT_TEST_SOAK", "6"))
+AT_ONCE = 4
+
+
+def files(root: Path) -> set[Path]:
+    return {path for path in root.rglob("*") if path.name != "woodlot.db-wal"}
+
+
+def test_many_runs_leave_nothing(container: Cli, registry: Registry) -> None:
+    reference = registry.reference("busybox:1.35")
+    container.ok("run", "--rm", reference, "true")  # fetches and unpacks
+    before = files(container.root), files(container.runtime)
+
+    def run(index: int) -> str:
+        return container.ok("run", "--rm", reference, "echo", f"{index}", timeout_s=300).strip()
+
+    for index in range(TIMES):
+        assert run(index) == f"{index}"
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        assert list(pool.map(run, range(TIMES))) == [f"{index}" for index in range(TIMES)]
+    assert (files(container.root), files(container.runtime)) == before
+    assert container.ok("list", "--all", "--quiet") == ""
+    assert find_processes(container.root, container.runtime) == {}

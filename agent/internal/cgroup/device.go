@@ -41,6 +41,9 @@ const (
 	anyMinor   = -1
 )
 
+// loadAttempts bounds how often a program is given to the verifier anew.
+const loadAttempts = 100
+
 // deviceProgram lets a container make any device node and use those of Docker's default list.
 func deviceProgram() []insn {
 	// r2 = type, r3 = access, r4 = major, r5 = minor
@@ -101,7 +104,15 @@ func denyDevices(cgroupFd int) error {
 		insns:   uint64(uintptr(unsafe.Pointer(&program[0]))),
 		license: uint64(uintptr(unsafe.Pointer(&license[0]))),
 	}
-	fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&load)), unsafe.Sizeof(load))
+	var fd uintptr
+	errno := unix.EAGAIN
+	// The verifier gives up when a signal is pending, and the Go runtime sends itself many.
+	for range loadAttempts {
+		fd, _, errno = unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&load)), unsafe.Sizeof(load))
+		if !errors.Is(errno, unix.EAGAIN) {
+			break
+		}
+	}
 	if errno != 0 {
 		if errors.Is(errno, unix.ENOSYS) || errors.Is(errno, unix.EINVAL) {
 			klog.Warnf("no device rules for the container: bpf: %v", errno)

@@ -1,0 +1,1 @@
+"""Networks of containers, as the host sees them."""

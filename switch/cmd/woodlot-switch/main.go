@@ -1,0 +1,170 @@
+// Command woodlot-switch is one network: the containers attached to it reach each other, and through it the world.
+//
+// It is started by the first container's supervisor, with its control socket as descriptor 3, and ends by itself when
+// the last container has left. The network's lock decides between the two: a supervisor holds it while it looks for a
+// switch and attaches, the switch takes it to leave, and unlinks the socket before it lets go.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+
+	"woodlot.dev/switch/internal/confine"
+	"woodlot.dev/switch/internal/gateway"
+	"woodlot.dev/switch/internal/lan"
+	"woodlot.dev/switch/internal/names"
+	"woodlot.dev/switch/internal/pb"
+	"woodlot.dev/switch/internal/service"
+)
+
+// version is set by the build.
+var version = "dev"
+
+const (
+	listenFd = 3
+	dnsPort  = 53
+	// firstGrace is how long the one who started the switch has to attach.
+	firstGrace = 30 * time.Second
+	look       = 200 * time.Millisecond
+	maxMessage = 1 << 20
+)
+
+type options struct {
+	network  string
+	subnet   netip.Prefix
+	internal bool
+	socket   string
+	lock     string
+	grace    time.Duration
+	resolv   string
+}
+
+func main() {
+	log.SetFlags(log.LstdFlags | log.LUTC)
+	var o options
+	showVersion := flag.Bool("version", false, "print the version and exit")
+	flag.StringVar(&o.network, "network", "", "name of the network, for the log")
+	flag.TextVar(&o.subnet, "subnet", netip.Prefix{}, "IPv4 subnet, as 10.86.0.0/24")
+	flag.BoolVar(&o.internal, "internal", false, "let nobody out")
+	flag.StringVar(&o.socket, "socket", "", "path of the control socket, unlinked at the end")
+	flag.StringVar(&o.lock, "lock", "", "lock file of the network")
+	flag.DurationVar(&o.grace, "grace", 3*time.Second, "how long to stay when nobody is attached")
+	flag.StringVar(&o.resolv, "resolv-conf", "/etc/resolv.conf", "file that names the host's resolvers")
+	flag.Parse()
+	if *showVersion {
+		fmt.Println(version)
+		return
+	}
+	if err := run(o); err != nil {
+		log.Fatalf("error: %v", err)
+	}
+}
+
+func run(o options) error {
+	listener, err := inherit()
+	if err != nil {
+		return err
+	}
+	if err := confine.Drop(); err != nil {
+		return err
+	}
+	// What this process makes is its user's alone.
+	unix.Umask(0o077)
+	l, err := lan.New(o.subnet, o.internal)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	g, err := gateway.New(ctx, l, &net.Dialer{})
+	if err != nil {
+		return err
+	}
+	packets, streams, err := g.Listen(dnsPort)
+	if err != nil {
+		return fmt.Errorf("listen for name queries: %w", err)
+	}
+	resolver := names.New(l, &net.Dialer{}, names.Resolvers(o.resolv))
+	go resolver.ServePackets(packets)
+	go resolver.ServeStreams(streams)
+
+	s := service.New(l, g)
+	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage))
+	pb.RegisterSwitchServer(server, s)
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	log.Printf("network %s, %s, version %s", o.network, o.subnet, version)
+
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	grace := firstGrace
+	for {
+		select {
+		case err := <-failed:
+			return err
+		case <-ctx.Done():
+			log.Print("ended by a signal")
+			server.Stop()
+			return nil
+		case <-tick.C:
+		}
+		idle := s.IdleFor()
+		if idle == 0 {
+			grace = o.grace
+		}
+		if idle <= grace {
+			continue
+		}
+		if left, err := leave(o, s, grace); err != nil || left {
+			server.Stop()
+			return err
+		}
+	}
+}
+
+// inherit gives the control socket, and closes every other descriptor but the standard ones.
+func inherit() (net.Listener, error) {
+	if err := confine.CloseInherited(listenFd); err != nil {
+		return nil, fmt.Errorf("close inherited descriptors: %w", err)
+	}
+	file := os.NewFile(listenFd, "control")
+	listener, err := net.FileListener(file)
+	if err != nil {
+		return nil, fmt.Errorf("descriptor %d is no listening socket: %w", listenFd, err)
+	}
+	return listener, file.Close()
+}
+
+// leave takes the network's lock, if nobody is about to attach, and makes that the switch is no longer found. The lock
+// stays held until the process ends.
+func leave(o options, s *service.Service, grace time.Duration) (bool, error) {
+	fd, err := unix.Open(o.lock, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		// With its directory gone nobody can find the switch anyway.
+		return true, fmt.Errorf("open the lock %s: %w", o.lock, err)
+	}
+	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = unix.Close(fd)
+		return false, nil
+	}
+	if s.IdleFor() <= grace {
+		_ = unix.Close(fd)
+		return false, nil
+	}
+	if err := os.Remove(o.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return true, err
+	}
+	log.Printf("nobody is attached for %s: leaving", grace)
+	return true, nil
+}

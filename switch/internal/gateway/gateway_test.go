@@ -1,0 +1,202 @@
+package gateway_test
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"woodlot.dev/switch/internal/gateway"
+	"woodlot.dev/switch/internal/guesttest"
+	"woodlot.dev/switch/internal/lan"
+)
+
+// dialer stands for the world: it answers everything with an echo, and remembers what was asked for.
+type dialer struct {
+	mu    sync.Mutex
+	asked []string
+}
+
+func (d *dialer) DialContext(_ context.Context, network, address string) (net.Conn, error) {
+	d.mu.Lock()
+	d.asked = append(d.asked, network+" "+address)
+	d.mu.Unlock()
+	ours, theirs := net.Pipe()
+	go func() { _, _ = io.Copy(theirs, theirs); _ = theirs.Close() }()
+	return ours, nil
+}
+
+func (d *dialer) all() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return strings.Join(d.asked, ", ")
+}
+
+func setup(t *testing.T, internal bool) (*lan.Lan, *gateway.Gateway, *guesttest.Guest, *dialer) {
+	t.Helper()
+	l, err := lan.New(netip.MustParsePrefix("10.86.0.0/24"), internal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	t.Cleanup(stop)
+	world := &dialer{}
+	g, err := gateway.New(ctx, l, world)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := lan.Request{ID: "a", MAC: lan.MAC{0x52, 0x54, 0, 0, 0, 1}, HostPorts: []lan.PortRange{{First: 5432, Last: 5440}}}
+	return l, g, guesttest.Attach(t, l, request).Start(t), world
+}
+
+func echo(t *testing.T, conn net.Conn) {
+	t.Helper()
+	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	if _, err := conn.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 5)
+	if _, err := io.ReadFull(conn, buf); err != nil || string(buf) != "hello" {
+		t.Fatalf("%q, %v", buf, err)
+	}
+}
+
+func TestAGuestReachesTheWorld(t *testing.T) {
+	_, _, guest, world := setup(t, false)
+	ctx, stop := context.WithTimeout(context.Background(), 5*time.Second)
+	defer stop()
+	for to, want := range map[string]string{
+		"198.51.100.7:443": "tcp4 198.51.100.7:443",
+		// Allowed by the user.
+		"10.86.0.254:5433": "tcp4 127.0.0.1:5433",
+	} {
+		conn, err := guest.Dial(ctx, to)
+		if err != nil {
+			t.Fatalf("%s: %v", to, err)
+		}
+		echo(t, conn)
+		_ = conn.Close()
+		if !strings.Contains(world.all(), want) {
+			t.Errorf("%s became %s", to, world.all())
+		}
+	}
+	conn, err := guest.DialUDP("198.51.100.7:123")
+	if err != nil {
+		t.Fatal(err)
+	}
+	echo(t, conn)
+	_ = conn.Close()
+	if !strings.Contains(world.all(), "udp4 198.51.100.7:123") {
+		t.Error(world.all())
+	}
+}
+
+func TestWhatAGuestMayNotReach(t *testing.T) {
+	for name, c := range map[string]struct {
+		internal bool
+		to       string
+	}{
+		"the host's loopback":                  {false, "127.0.0.1:22"},
+		"another loopback address":             {false, "127.8.8.8:22"},
+		"this host":                            {false, "0.0.0.0:22"},
+		"the gateway":                          {false, "10.86.0.1:22"},
+		"a port of the host that is not given": {false, "10.86.0.254:22"},
+		"an address that nobody has":           {false, "10.86.0.77:22"},
+		"cloud metadata":                       {false, "169.254.169.254:80"},
+		"multicast":                            {false, "224.0.0.251:53"},
+		"a reserved address":                   {false, "250.1.1.1:80"},
+		"the world, from an internal network":  {true, "198.51.100.7:443"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, _, guest, world := setup(t, c.internal)
+			ctx, stop := context.WithTimeout(context.Background(), 500*time.Millisecond)
+			defer stop()
+			if conn, err := guest.Dial(ctx, c.to); err == nil {
+				_ = conn.Close()
+				t.Error("connected")
+			}
+			if conn, err := guest.DialUDP(c.to); err == nil {
+				_, _ = conn.Write([]byte("x"))
+				time.Sleep(50 * time.Millisecond)
+				_ = conn.Close()
+			}
+			if asked := world.all(); asked != "" {
+				t.Errorf("asked the world for %s", asked)
+			}
+		})
+	}
+}
+
+func TestARefusalIsToldAtOnce(t *testing.T) {
+	_, _, guest, _ := setup(t, false)
+	began := time.Now()
+	ctx, stop := context.WithTimeout(context.Background(), 5*time.Second)
+	defer stop()
+	if _, err := guest.Dial(ctx, "10.86.0.254:22"); err == nil || time.Since(began) > 2*time.Second {
+		t.Errorf("%v after %s", err, time.Since(began))
+	}
+}
+
+func TestConnectionsEndWithTheMember(t *testing.T) {
+	l, _, guest, _ := setup(t, false)
+	ctx, stop := context.WithTimeout(context.Background(), 5*time.Second)
+	defer stop()
+	conn, err := guest.Dial(ctx, "198.51.100.7:443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	echo(t, conn)
+	l.Detach(guest.Member)
+	deadline := time.Now().Add(5 * time.Second)
+	for len(guest.Member.TCP) > 0 && time.Now().Before(deadline) {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if n := len(guest.Member.TCP); n > 0 {
+		t.Errorf("%d are left", n)
+	}
+}
+
+func TestOneMemberTakesSoManyConnections(t *testing.T) {
+	_, _, guest, _ := setup(t, false)
+	limit, asked := cap(guest.Member.UDP), 0
+	for deadline := time.Now().Add(10 * time.Second); asked < limit+20 && time.Now().Before(deadline); asked++ {
+		conn, err := guest.DialUDP("198.51.100.7:123")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(time.Second))
+		_, _ = conn.Write([]byte("x"))
+		if asked < limit {
+			// Its answer, so that none is lost in a queue of the guest's.
+			_, _ = conn.Read(make([]byte, 1))
+		}
+	}
+	if n := len(guest.Member.UDP); n != limit {
+		t.Errorf("%d of %d after %d", n, limit, asked)
+	}
+}
+
+func TestTheGatewayReachesAGuest(t *testing.T) {
+	_, g, guest, _ := setup(t, true)
+	listener := guest.Listen(t, 80)
+	go func() {
+		conn, err := listener.Accept()
+		if err == nil {
+			_, _ = io.Copy(conn, conn)
+			_ = conn.Close()
+		}
+	}()
+	conn, err := g.Dial(context.Background(), "tcp", netip.AddrPortFrom(guest.Member.IP, 80))
+	if err != nil {
+		t.Fatal(err)
+	}
+	echo(t, conn)
+	_ = conn.Close()
+	if _, err := g.Dial(context.Background(), "tcp", netip.AddrPortFrom(guest.Member.IP, 81)); err == nil {
+		t.Error("connected to nobody")
+	}
+}

@@ -1,0 +1,149 @@
+package lan
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+
+	"woodlot.dev/switch/internal/wire"
+)
+
+// Numbers of IEEE 802.3 and RFC 826.
+const (
+	typeIPv4   = 0x0800
+	typeARP    = 0x0806
+	arpLen     = 28
+	arpRequest = 1
+	arpReply   = 2
+	ipv4Len    = 20
+)
+
+var everyone = MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+
+// Receive takes one frame of a member, valid during the call, to where it belongs.
+func (l *Lan) Receive(from *Member, frame []byte) {
+	if len(frame) < wire.EthernetLen || MAC(frame[6:12]) != from.MAC {
+		from.Dropped.Add(1)
+		return
+	}
+	payload := frame[wire.EthernetLen:]
+	delivered := false
+	switch binary.BigEndian.Uint16(frame[12:14]) {
+	case typeARP:
+		delivered = l.answerARP(from, payload)
+	case typeIPv4:
+		if isFrom(from.IP, payload) {
+			delivered = l.forward(from, frame, payload)
+		}
+	}
+	if !delivered {
+		from.Dropped.Add(1)
+	}
+}
+
+// isFrom checks an IPv4 header's shape and source.
+func isFrom(source netip.Addr, packet []byte) bool {
+	if len(packet) < ipv4Len || packet[0]>>4 != 4 {
+		return false
+	}
+	header := int(packet[0]&0xf) * 4
+	total := int(binary.BigEndian.Uint16(packet[2:4]))
+	if header < ipv4Len || total < header || total > len(packet) {
+		return false
+	}
+	return netip.AddrFrom4([4]byte(packet[12:16])) == source
+}
+
+func (l *Lan) forward(from *Member, frame, packet []byte) bool {
+	destination := MAC(frame[0:6])
+	switch {
+	case destination == GatewayMAC:
+		if l.uplink == nil {
+			return false
+		}
+		l.uplink(from, packet)
+		return true
+	case destination[0]&1 != 0:
+		ip := netip.AddrFrom4([4]byte(packet[16:20]))
+		many := ip == l.broadcast || ip.IsMulticast() || ip == netip.AddrFrom4([4]byte{255, 255, 255, 255})
+		return many && from.many.Allow() && l.flood(from, frame)
+	}
+	l.mu.RLock()
+	to := l.byMAC[destination]
+	l.mu.RUnlock()
+	if to == nil || to == from {
+		return false
+	}
+	to.Send(bytes.Clone(frame))
+	return true
+}
+
+func (l *Lan) flood(from *Member, frame []byte) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for _, to := range l.byID {
+		if to != from {
+			to.Send(bytes.Clone(frame))
+		}
+	}
+	return true
+}
+
+// Deliver brings an IPv4 packet of the gateway to the member it is addressed to.
+func (l *Lan) Deliver(packet []byte) {
+	if len(packet) < ipv4Len || len(packet) > MTU {
+		return
+	}
+	to := l.MemberAt(netip.AddrFrom4([4]byte(packet[16:20])))
+	if to == nil {
+		return
+	}
+	to.Send(ethernet(to.MAC, GatewayMAC, typeIPv4, packet))
+}
+
+func ethernet(destination, source MAC, kind uint16, payload ...[]byte) []byte {
+	head := slices.Concat(destination[:], source[:], binary.BigEndian.AppendUint16(nil, kind))
+	return slices.Concat(append([][]byte{head}, payload...)...)
+}
+
+// answerARP answers a request for an address of the network. Replies of guests, and requests that lie about who asks,
+// go nowhere.
+func (l *Lan) answerARP(from *Member, packet []byte) bool {
+	// Ethernet and IPv4, 6 and 4 bytes long; then the operation.
+	if len(packet) < arpLen || !bytes.Equal(packet[:8], []byte{0, 1, 8, 0, 6, 4, 0, arpRequest}) {
+		return false
+	}
+	sender := netip.AddrFrom4([4]byte(packet[14:18]))
+	if MAC(packet[8:14]) != from.MAC || sender != from.IP && !sender.IsUnspecified() {
+		return false
+	}
+	target := netip.AddrFrom4([4]byte(packet[24:28]))
+	var owner MAC
+	switch to := l.MemberAt(target); {
+	case target == l.Gateway || target == l.Host:
+		owner = GatewayMAC
+	case to != nil && to != from:
+		owner = to.MAC
+	default:
+		// Nobody has it: as on any wire, no answer.
+		return true
+	}
+	from.Send(arp(from.MAC, arpReply, owner, target, from.MAC, sender))
+	return true
+}
+
+// announce tells all others of a member's address; the lock is held.
+func (l *Lan) announce(m *Member) {
+	for _, to := range l.byID {
+		if to != m {
+			to.Send(arp(everyone, arpRequest, m.MAC, m.IP, MAC{}, m.IP))
+		}
+	}
+}
+
+func arp(destination MAC, operation byte, sender MAC, senderIP netip.Addr, target MAC, targetIP netip.Addr) []byte {
+	senderBytes, targetBytes := senderIP.As4(), targetIP.As4()
+	return ethernet(destination, sender, typeARP,
+		[]byte{0, 1, 8, 0, 6, 4, 0, operation}, sender[:], senderBytes[:], target[:], targetBytes[:])
+}

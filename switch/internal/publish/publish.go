@@ -1,0 +1,229 @@
+// Package publish opens ports of the host towards containers.
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"woodlot.dev/switch/internal/gateway"
+	"woodlot.dev/switch/internal/lan"
+)
+
+// Limits of one published port.
+const (
+	maxConnections = 1024
+	maxClients     = 512
+	maxDatagram    = 64 << 10
+	clientIdle     = 60 * time.Second
+	acceptPause    = 50 * time.Millisecond
+)
+
+// What opening a port refuses.
+var (
+	ErrBusy       = errors.New("in use")
+	ErrPrivileged = errors.New("privileged")
+	ErrInvalid    = errors.New("invalid")
+)
+
+// Port is one published port.
+type Port struct {
+	// HostIP is the zero Addr for every address of the host.
+	HostIP    netip.Addr
+	HostPort  uint16
+	Container uint16
+	// Protocol is "tcp" or "udp".
+	Protocol string
+}
+
+func (p Port) String() string {
+	host := "*"
+	if p.HostIP.IsValid() {
+		host = p.HostIP.String()
+	}
+	return fmt.Sprintf("%s/%s", net.JoinHostPort(host, strconv.Itoa(int(p.HostPort))), p.Protocol)
+}
+
+// Opened is a port that is open; it closes with the member, or before.
+type Opened struct {
+	Port
+	ctx   context.Context
+	close context.CancelFunc
+}
+
+// Close closes the port and its connections.
+func (o *Opened) Close() { o.close() }
+
+// Open opens a port towards a member; with last, the first that is free from p.HostPort to last.
+func Open(g *gateway.Gateway, to *lan.Member, p Port, last uint16) (*Opened, error) {
+	if p.Container == 0 || p.Protocol != "tcp" && p.Protocol != "udp" || last != 0 && last < p.HostPort {
+		return nil, fmt.Errorf("%w: cannot publish %s", ErrInvalid, p)
+	}
+	var failure error
+	for port := int(p.HostPort); port <= max(int(p.HostPort), int(last)); port++ {
+		try := p
+		try.HostPort = uint16(port)
+		opened, err := open(g, to, try)
+		if err == nil {
+			return opened, nil
+		}
+		if failure = err; !errors.Is(err, ErrBusy) {
+			break
+		}
+	}
+	if last > p.HostPort && errors.Is(failure, ErrBusy) {
+		return nil, fmt.Errorf("%w: all ports of the host from %d to %d (%s)", ErrBusy, p.HostPort, last, p.Protocol)
+	}
+	return nil, failure
+}
+
+func open(g *gateway.Gateway, to *lan.Member, p Port) (*Opened, error) {
+	host := ""
+	if p.HostIP.IsValid() {
+		host = p.HostIP.String()
+	}
+	address := net.JoinHostPort(host, strconv.Itoa(int(p.HostPort)))
+	o := &Opened{Port: p}
+	o.ctx, o.close = context.WithCancel(to.Context())
+	target := netip.AddrPortFrom(to.IP, p.Container)
+	if p.Protocol == "udp" {
+		conn, err := net.ListenPacket("udp", address)
+		if err != nil {
+			o.close()
+			return nil, explain(err, p)
+		}
+		o.HostPort = uint16(conn.LocalAddr().(*net.UDPAddr).Port)
+		context.AfterFunc(o.ctx, func() { _ = conn.Close() })
+		go o.servePackets(g, conn, target)
+		return o, nil
+	}
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		o.close()
+		return nil, explain(err, p)
+	}
+	o.HostPort = uint16(listener.Addr().(*net.TCPAddr).Port)
+	context.AfterFunc(o.ctx, func() { _ = listener.Close() })
+	go o.serve(g, listener, target)
+	return o, nil
+}
+
+func explain(err error, p Port) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("%w: port %s of the host", ErrBusy, p)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("%w: port %s of the host", ErrPrivileged, p)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("%w: %s is no address of this host", ErrInvalid, p.HostIP)
+	}
+	return fmt.Errorf("open port %s of the host: %w", p, err)
+}
+
+func (o *Opened) serve(g *gateway.Gateway, listener net.Listener, target netip.AddrPort) {
+	slots := make(lan.Slots, maxConnections)
+	for {
+		conn, err := listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			// No more descriptors: what is open must end first.
+			time.Sleep(acceptPause)
+			continue
+		}
+		if !slots.Take() {
+			_ = conn.Close()
+			continue
+		}
+		go func() {
+			defer slots.Release()
+			inner, err := g.Dial(o.ctx, "tcp", target)
+			if err != nil {
+				reset(conn)
+				return
+			}
+			gateway.Relay(o.ctx, conn, inner)
+		}()
+	}
+}
+
+// reset lets the client know that nobody is there, as far as that is possible once it is connected.
+func reset(conn net.Conn) {
+	if c, ok := conn.(*net.TCPConn); ok {
+		_ = c.SetLinger(0)
+	}
+	_ = conn.Close()
+}
+
+// client is one peer of a published UDP port: what a relay sees of it.
+type client struct {
+	net.PacketConn
+	peer netip.AddrPort
+	in   chan []byte
+	done chan struct{}
+	once sync.Once
+}
+
+func (c *client) Read(buf []byte) (int, error) {
+	select {
+	case datagram := <-c.in:
+		return copy(buf, datagram), nil
+	case <-c.done:
+		return 0, net.ErrClosed
+	}
+}
+
+func (c *client) Write(buf []byte) (int, error) {
+	return c.WriteTo(buf, net.UDPAddrFromAddrPort(c.peer))
+}
+func (c *client) RemoteAddr() net.Addr { return net.UDPAddrFromAddrPort(c.peer) }
+
+// Close ends this peer, not the port.
+func (c *client) Close() error {
+	c.once.Do(func() { close(c.done) })
+	return nil
+}
+
+func (o *Opened) servePackets(g *gateway.Gateway, conn net.PacketConn, target netip.AddrPort) {
+	var mu sync.Mutex
+	clients := map[netip.AddrPort]*client{}
+	buf := make([]byte, maxDatagram)
+	for {
+		n, from, err := conn.ReadFrom(buf)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			continue
+		}
+		peer := from.(*net.UDPAddr).AddrPort()
+		mu.Lock()
+		c := clients[peer]
+		if c == nil && len(clients) < maxClients {
+			if inner, err := g.Dial(o.ctx, "udp", target); err == nil {
+				c = &client{PacketConn: conn, peer: peer, in: make(chan []byte, 64), done: make(chan struct{})}
+				clients[peer] = c
+				go func() {
+					gateway.RelayDatagrams(o.ctx, c, inner)
+					mu.Lock()
+					delete(clients, peer)
+					mu.Unlock()
+				}()
+			}
+		}
+		mu.Unlock()
+		if c != nil {
+			select {
+			case c.in <- append([]byte(nil), buf[:n]...):
+			default:
+			}
+		}
+	}
+}

@@ -1,0 +1,297 @@
+// Package service is the switch's gRPC service: it checks what supervisors ask for and keeps who is attached.
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"woodlot.dev/switch/internal/gateway"
+	"woodlot.dev/switch/internal/lan"
+	"woodlot.dev/switch/internal/pb"
+	"woodlot.dev/switch/internal/publish"
+)
+
+const (
+	maxPorts       = 4096
+	maxHostPorts   = 256
+	maxNameservers = 8
+	maxSocketPath  = 107 // sun_path, unix(7)
+)
+
+// Service answers supervisors.
+type Service struct {
+	pb.UnimplementedSwitchServer
+
+	lan     *lan.Lan
+	gateway *gateway.Gateway
+
+	mu    sync.Mutex
+	ports map[*lan.Member][]*publish.Opened
+	calls int
+	// idleSince is when the last stream ended; zero while there is one.
+	idleSince time.Time
+}
+
+var _ pb.SwitchServer = (*Service)(nil)
+
+// New makes the service of one network.
+func New(l *lan.Lan, g *gateway.Gateway) *Service {
+	return &Service{lan: l, gateway: g, ports: map[*lan.Member][]*publish.Opened{}, idleSince: time.Now()}
+}
+
+// IdleFor tells for how long nobody has been attached, or about to be; 0 while somebody is.
+func (s *Service) IdleFor() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.calls > 0 {
+		return 0
+	}
+	return time.Since(s.idleSince)
+}
+
+func (s *Service) enter() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls++
+}
+
+func (s *Service) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.calls--; s.calls == 0 {
+		s.idleSince = time.Now()
+	}
+}
+
+// Attach joins a container for the life of the stream.
+func (s *Service) Attach(request *pb.AttachRequest, stream pb.Switch_AttachServer) error {
+	s.enter()
+	defer s.leave()
+	wanted, err := parse(request)
+	if err != nil {
+		return toStatus(err)
+	}
+	listener, err := listen(request.GetSocketPath())
+	if err != nil {
+		return toStatus(err)
+	}
+	defer func() { _ = listener.Close() }()
+	member, err := s.lan.Attach(wanted)
+	if err != nil {
+		return toStatus(err)
+	}
+	log.Printf("container %.12s attached at %s", member.ID, member.IP)
+	defer s.detach(member)
+	attached := &pb.AttachResponse_Attached{
+		Ip:           member.IP.String(),
+		PrefixLength: uint32(s.lan.Prefix.Bits()),
+		Gateway:      s.lan.Gateway.String(),
+		Host:         s.lan.Host.String(),
+		Mtu:          lan.MTU,
+		Internal:     s.lan.Internal,
+	}
+	if err := stream.Send(&pb.AttachResponse{Response: &pb.AttachResponse_Attached_{Attached: attached}}); err != nil {
+		return err
+	}
+	lost := make(chan string, 1)
+	go func() { lost <- s.serveLink(member, listener) }()
+	select {
+	case reason := <-lost:
+		log.Printf("container %.12s: %s", member.ID, reason)
+		event := &pb.AttachResponse_LinkLost{Reason: reason}
+		if err := stream.Send(&pb.AttachResponse{Response: &pb.AttachResponse_LinkLost_{LinkLost: event}}); err != nil {
+			return err
+		}
+		<-stream.Context().Done()
+	case <-stream.Context().Done():
+	}
+	return nil
+}
+
+func (s *Service) detach(member *lan.Member) {
+	// Its context ends here, and with it its ports and connections.
+	s.lan.Detach(member)
+	s.mu.Lock()
+	delete(s.ports, member)
+	s.mu.Unlock()
+	log.Printf("container %.12s detached; received %d frames, sent %d, dropped %d",
+		member.ID, member.Received.Load(), member.Sent.Load(), member.Dropped.Load())
+}
+
+func listen(path string) (*net.UnixListener, error) {
+	if !filepath.IsAbs(path) || filepath.Clean(path) != path || len(path) > maxSocketPath {
+		return nil, fmt.Errorf("%w: %q is no path for a socket", lan.ErrInvalid, path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("make the socket %s: %w", path, err)
+	}
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("make the socket %s: %w", path, err)
+	}
+	return listener, nil
+}
+
+// serveLink takes the VMM's one connection and carries its frames until it ends; the reason is for people.
+func (s *Service) serveLink(member *lan.Member, listener *net.UnixListener) string {
+	stop := context.AfterFunc(member.Context(), func() { _ = listener.Close() })
+	defer stop()
+	conn, err := listener.Accept()
+	// One machine, one connection: the path is gone from here on.
+	_ = listener.Close()
+	if err != nil {
+		return "the virtual machine did not connect"
+	}
+	if err := s.lan.Serve(member, conn); err != nil && member.Context().Err() == nil {
+		return fmt.Sprintf("the virtual machine's network connection broke: %v", err)
+	}
+	return "the virtual machine closed its network connection"
+}
+
+func parse(r *pb.AttachRequest) (lan.Request, error) {
+	wanted := lan.Request{ID: r.GetContainerId(), Names: r.GetNames()}
+	var err error
+	if wanted.MAC, err = lan.ParseMAC(r.GetMac()); err != nil {
+		return wanted, err
+	}
+	if r.GetIp() != "" {
+		if wanted.IP, err = netip.ParseAddr(r.GetIp()); err != nil || !wanted.IP.Is4() {
+			return wanted, fmt.Errorf("%w: %q is no IPv4 address", lan.ErrInvalid, r.GetIp())
+		}
+	}
+	if len(r.GetHostPorts()) > maxHostPorts || len(r.GetNameservers()) > maxNameservers {
+		return wanted, fmt.Errorf("%w: more than %d host ports or %d name servers", lan.ErrInvalid, maxHostPorts, maxNameservers)
+	}
+	for _, ports := range r.GetHostPorts() {
+		if ports.GetFirst() == 0 || ports.GetLast() > 65535 || ports.GetFirst() > ports.GetLast() {
+			return wanted, fmt.Errorf("%w: %d to %d are no ports", lan.ErrInvalid, ports.GetFirst(), ports.GetLast())
+		}
+		wanted.HostPorts = append(wanted.HostPorts, lan.PortRange{First: uint16(ports.GetFirst()), Last: uint16(ports.GetLast())})
+	}
+	for _, text := range r.GetNameservers() {
+		ip, err := netip.ParseAddr(text)
+		if err != nil {
+			return wanted, fmt.Errorf("%w: %q is no address of a name server", lan.ErrInvalid, text)
+		}
+		wanted.Nameservers = append(wanted.Nameservers, ip)
+	}
+	return wanted, nil
+}
+
+// Publish opens a port.
+func (s *Service) Publish(_ context.Context, r *pb.PublishRequest) (*pb.PublishResponse, error) {
+	member := s.lan.Member(r.GetContainerId())
+	if member == nil {
+		return nil, status.Errorf(codes.NotFound, "container %s is not attached", r.GetContainerId())
+	}
+	port, err := parsePort(r.GetPort())
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	if r.GetLastHostPort() > 65535 {
+		return nil, status.Errorf(codes.InvalidArgument, "%d is no port", r.GetLastHostPort())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.ports[member]) >= maxPorts {
+		return nil, status.Errorf(codes.ResourceExhausted, "a container has at most %d published ports", maxPorts)
+	}
+	opened, err := publish.Open(s.gateway, member, port, uint16(r.GetLastHostPort()))
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	s.ports[member] = append(s.ports[member], opened)
+	return &pb.PublishResponse{Port: fromPort(opened.Port)}, nil
+}
+
+// Unpublish closes a port.
+func (s *Service) Unpublish(_ context.Context, r *pb.UnpublishRequest) (*pb.UnpublishResponse, error) {
+	port, err := parsePort(r.GetPort())
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	member := s.lan.Member(r.GetContainerId())
+	for i, opened := range s.ports[member] {
+		if opened.Port == port {
+			opened.Close()
+			s.ports[member] = append(s.ports[member][:i:i], s.ports[member][i+1:]...)
+			return &pb.UnpublishResponse{}, nil
+		}
+	}
+	return nil, status.Errorf(codes.NotFound, "container %s does not publish %s", r.GetContainerId(), port)
+}
+
+func parsePort(p *pb.Port) (publish.Port, error) {
+	port := publish.Port{Protocol: p.GetProtocol()}
+	if p.GetHostIp() != "" {
+		var err error
+		if port.HostIP, err = netip.ParseAddr(p.GetHostIp()); err != nil {
+			return port, fmt.Errorf("%w: %q is no address", lan.ErrInvalid, p.GetHostIp())
+		}
+	}
+	if p.GetHostPort() > 65535 || p.GetContainerPort() > 65535 || p.GetContainerPort() == 0 {
+		return port, fmt.Errorf("%w: %d:%d are no ports", lan.ErrInvalid, p.GetHostPort(), p.GetContainerPort())
+	}
+	port.HostPort, port.Container = uint16(p.GetHostPort()), uint16(p.GetContainerPort())
+	return port, nil
+}
+
+func fromPort(p publish.Port) *pb.Port {
+	port := &pb.Port{HostPort: uint32(p.HostPort), ContainerPort: uint32(p.Container), Protocol: p.Protocol}
+	if p.HostIP.IsValid() {
+		port.HostIp = p.HostIP.String()
+	}
+	return port
+}
+
+// Status tells who is attached.
+func (s *Service) Status(context.Context, *pb.StatusRequest) (*pb.StatusResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	answer := &pb.StatusResponse{}
+	for _, m := range s.lan.Members() {
+		member := &pb.StatusResponse_Member{
+			ContainerId: m.ID, Names: m.Names, Ip: m.IP.String(), Mac: m.MAC.String(),
+			FramesReceived: m.Received.Load(), FramesSent: m.Sent.Load(), FramesDropped: m.Dropped.Load(),
+		}
+		for _, opened := range s.ports[m] {
+			member.Ports = append(member.Ports, fromPort(opened.Port))
+		}
+		answer.Members = append(answer.Members, member)
+	}
+	return answer, nil
+}
+
+// toStatus keeps the message and drops the word that only says of what kind it is.
+func toStatus(err error) error {
+	kinds := []struct {
+		kind error
+		code codes.Code
+	}{
+		{lan.ErrInvalid, codes.InvalidArgument},
+		{lan.ErrTaken, codes.AlreadyExists},
+		{lan.ErrFull, codes.ResourceExhausted},
+		{publish.ErrInvalid, codes.InvalidArgument},
+		{publish.ErrBusy, codes.AlreadyExists},
+		{publish.ErrPrivileged, codes.PermissionDenied},
+	}
+	for _, k := range kinds {
+		if errors.Is(err, k.kind) {
+			return status.Error(k.code, err.Error()[len(k.kind.Error())+len(": "):])
+		}
+	}
+	return status.Error(codes.Internal, err.Error())
+}

@@ -63,7 +63,8 @@ lint-imports: setup
 lint-go: setup
 	@$(VENV); files=$$("$$(go env GOROOT)/bin/gofmt" -l agent tests); \
 	if [ -n "$$files" ]; then printf 'gofmt would change:\n%s\n' "$$files" >&2; exit 1; fi
-	cd agent && PATH="$$PWD/../.venv/bin:$$PATH" go vet ./...
+	@for module in agent switch; do \
+	  (set -x; cd $$module && PATH="$$PWD/../.venv/bin:$$PATH" go vet ./...); done
 
 .PHONY: fmt
 fmt: setup ## Format the Python and Go code
@@ -85,7 +86,8 @@ test-python: setup
 
 .PHONY: test-go
 test-go: setup
-	cd agent && PATH="$$PWD/../.venv/bin:$$PATH" CGO_ENABLED=1 go test -race ./...
+	@for module in agent switch; do \
+	  (set -x; cd $$module && PATH="$$PWD/../.venv/bin:$$PATH" CGO_ENABLED=1 go test -race ./...); done
 
 .PHONY: bench
 bench: setup ## Measure against Docker, side by side [N=10]
@@ -101,5 +103,5 @@ proto: setup ## Generate the code of proto/ (checked in)
 
 .PHONY: clean
 clean: ## Remove what was built or installed here: build, .venv, caches
-	rm -rf build dist .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis src/woodlot/guest/bin
+	rm -rf build dist .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis src/woodlot/guest/bin src/woodlot/network/bin
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -61,7 +61,7 @@ lint-imports: setup
 
 .PHONY: lint-go
 lint-go: setup
-	@$(VENV); files=$$("$$(go env GOROOT)/bin/gofmt" -l agent tests); \
+	@$(VENV); files=$$("$$(go env GOROOT)/bin/gofmt" -l agent switch tests); \
 	if [ -n "$$files" ]; then printf 'gofmt would change:\n%s\n' "$$files" >&2; exit 1; fi
 	@for module in agent switch; do \
 	  (set -x; cd $$module && PATH="$$PWD/../.venv/bin:$$PATH" go vet ./...); done
@@ -70,7 +70,7 @@ lint-go: setup
 fmt: setup ## Format the Python and Go code
 	$(PYTHON) -m ruff check --fix-only --quiet .
 	$(PYTHON) -m ruff format .
-	$(VENV); "$$(go env GOROOT)/bin/gofmt" -w agent tests
+	$(VENV); "$$(go env GOROOT)/bin/gofmt" -w agent switch tests
 
 .PHONY: test-unit
 test-unit: setup ## Run the unit tests: no root, network or VM

@@ -4,7 +4,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum, auto
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 CONTROL_PORT_NAME = "woodlot.agent"
 CONTROL_VSOCK_PORT = 1024
@@ -43,6 +43,18 @@ class UserNetwork:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StreamNetwork:
+    """A virtio-net device whose frames go over a Unix stream socket to a switch, each led by its length."""
+
+    mac: str
+    socket: Path
+    """The VMM connects to it when it starts."""
+
+
+NetworkDevice: TypeAlias = UserNetwork | StreamNetwork
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VmSpec:
     """One virtual machine, whole: nothing else shapes it."""
 
@@ -56,7 +68,8 @@ class VmSpec:
     kernel_cmdline: tuple[str, ...] = ()
     """Added after the monitor's own arguments."""
     disks: tuple[Disk, ...] = ()
-    network: UserNetwork | None = None
+    networks: tuple[NetworkDevice, ...] = ()
+    """In the order in which the guest finds the devices."""
     control_socket: Path
     """Unix socket that carries the agent's stream where the host has no vsock."""
     console_log: Path

@@ -38,7 +38,7 @@ async def test_the_agent_comes_up_and_the_plug_can_be_pulled(paths: Paths, spec:
             Disk(path=image, serial="image", read_only=True),
             Disk(path=upper, serial="upper"),
         ),
-        network=UserNetwork(mac="52:54:00:01:02:03"),
+        networks=(UserNetwork(mac="52:54:00:01:02:03"),),
     )
     async with QemuVmm(spec.arch).start(spec) as vm:
         async with asyncio.timeout(BOOT_TIMEOUT_S):

@@ -7,7 +7,7 @@ import pytest
 
 from woodlot.errors import ConfigError
 from woodlot.units import MIB
-from woodlot.vmm.base import Accelerator, Arch, Disk, UserNetwork, VmSpec
+from woodlot.vmm.base import Accelerator, Arch, Disk, StreamNetwork, UserNetwork, VmSpec
 from woodlot.vmm.qemu import cmdline
 from woodlot.vmm.qemu.cmdline import Channels
 
@@ -24,7 +24,7 @@ SPEC = VmSpec(
         Disk(path=Path("/d/image.erofs"), serial="image", read_only=True),
         Disk(path=Path("/d/a,b c.ext4"), serial="upper"),
     ),
-    network=UserNetwork(mac="52:54:00:01:02:03"),
+    networks=(UserNetwork(mac="52:54:00:01:02:03"),),
     control_socket=Path("/r/a.sock"),
     console_log=Path("/d/console.log"),
     vmm_log=Path("/d/vmm.log"),
@@ -124,8 +124,23 @@ def test_hvf_leaves_the_interrupt_controller_alone() -> None:
 
 
 def test_no_network_no_card() -> None:
-    argv = build(dataclasses.replace(SPEC, network=None))
+    argv = build(dataclasses.replace(SPEC, networks=()))
     assert not [arg for arg in argv if "net0" in arg or "virtio-net" in arg]
+
+
+def test_cards_of_a_switch() -> None:
+    networks = (
+        StreamNetwork(mac="52:54:00:01:02:03", socket=Path("/r/n0.sock")),
+        StreamNetwork(mac="52:54:00:01:02:04", socket=Path("/r/a,b.sock")),
+    )
+    argv = build(dataclasses.replace(SPEC, networks=networks))
+    begin = argv.index("-netdev")
+    assert argv[begin : begin + 8] == [
+        "-netdev", "stream,id=net0,server=off,addr.type=unix,addr.path=/r/n0.sock",
+        "-device", "virtio-net-pci,netdev=net0,mac=52:54:00:01:02:03,romfile=",
+        "-netdev", "stream,id=net1,server=off,addr.type=unix,addr.path=/r/a,,b.sock",
+        "-device", "virtio-net-pci,netdev=net1,mac=52:54:00:01:02:04,romfile=",
+    ]  # fmt: skip
 
 
 def test_vsock_in_place_of_the_port() -> None:

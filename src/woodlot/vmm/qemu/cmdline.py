@@ -13,7 +13,16 @@ from typing import assert_never
 
 from woodlot.errors import ConfigError
 from woodlot.units import MIB
-from woodlot.vmm.base import CONTROL_PORT_NAME, Accelerator, Arch, Disk, UserNetwork, VmSpec
+from woodlot.vmm.base import (
+    CONTROL_PORT_NAME,
+    Accelerator,
+    Arch,
+    Disk,
+    NetworkDevice,
+    StreamNetwork,
+    UserNetwork,
+    VmSpec,
+)
 
 MAX_SERIAL_BYTES = 20  # VIRTIO_BLK_ID_BYTES, linux/virtio_blk.h
 
@@ -69,7 +78,7 @@ def build_argv(
         *console_args(spec.console_log),
         *control_args(channels),
         *[arg for index, disk in enumerate(spec.disks) for arg in disk_args(index, disk)],
-        *network_args(spec.network),
+        *[arg for index, network in enumerate(spec.networks) for arg in network_args(index, network)],
         *entropy_args(),
         *balloon_args(),
     ]
@@ -253,14 +262,21 @@ def disk_args(index: int, disk: Disk) -> list[str]:
     ]  # fmt: skip
 
 
-def network_args(network: UserNetwork | None) -> list[str]:
-    """A network card behind QEMU's own TCP/IP stack, or none at all."""
-    if network is None:
-        return []
+def network_args(index: int, network: NetworkDevice) -> list[str]:
+    """A network card, and what is behind it: QEMU's own TCP/IP stack, or a socket of a switch."""
+    netdev = f"net{index}"
+    match network:
+        case UserNetwork():
+            backend = f"user,id={netdev},ipv4=on,ipv6=off,net=10.0.2.0/24"
+        case StreamNetwork():
+            path = escape(network.socket)
+            backend = f"stream,id={netdev},server=off,addr.type=unix,addr.path={path}"
+        case _:
+            assert_never(network)
     return [
-        "-netdev", "user,id=net0,ipv4=on,ipv6=off,net=10.0.2.0/24",
+        "-netdev", backend,
         # Nothing boots from it, so its boot ROM (a package of its own) is not needed.
-        "-device", f"virtio-net-pci,netdev=net0,mac={escape(network.mac)},romfile=",
+        "-device", f"virtio-net-pci,netdev={netdev},mac={escape(network.mac)},romfile=",
     ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ The tree, with the code each class carries:
     ├── IntegrityError         data_loss          bytes that do not match their digest or format
     ├── RegistryError          unavailable        a registry that fails, refuses or lies
     │   └── AuthError          unauthenticated
+    ├── NetworkError           unavailable        the switch of a network failed
     ├── VmmError               unavailable        the virtual machine monitor failed
     │   └── VmmTimeoutError    timeout
     ├── GuestError             unavailable        the agent in the guest failed
@@ -114,6 +115,12 @@ class AuthError(RegistryError):
     """A registry wants credentials that it was not given or does not accept."""
 
     code = ErrorCode.UNAUTHENTICATED
+
+
+class NetworkError(WoodlotError):
+    """The switch of a network could not start, failed or is gone."""
+
+    code = ErrorCode.UNAVAILABLE
 
 
 class VmmError(WoodlotError):

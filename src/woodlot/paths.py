@@ -8,8 +8,10 @@ data/                      $XDG_DATA_HOME/woodlot, or ROOT with --root / WOODLOT
   kernels/NAME/            vmlinuz, modules, manifest.json; kernels/default-ARCH -> NAME
   initramfs/HEX.cpio       agent and modules for one kernel
   containers/ID/           upper.ext4, console.log, vmm.log, supervisor.log, lock, …
+  networks/ID/             switch.log, lock
 runtime/                   $XDG_RUNTIME_DIR/woodlot: sockets only, paths under 100 bytes
-  ID12/                    a.sock (agent), s.sock (supervisor)
+  ID12/                    a.sock (agent), s.sock (supervisor), n0.sock (the VM's end of a network, until it is taken)
+  nID12.sock               a network's switch
 """
 
 import hashlib
@@ -69,6 +71,14 @@ class Paths:
     def container(self, container_id: str) -> Path:
         """The directory of one container."""
         return self.containers / container_id
+
+    def network(self, network_id: str) -> Path:
+        """The directory of one network."""
+        return self.data / "networks" / network_id
+
+    def switch_socket(self, network_id: str) -> Path:
+        """Where the switch of one network is reached."""
+        return self.runtime / f"n{network_id[:12]}.sock"
 
     def sockets(self, container_id: str) -> Path:
         """The directory of one container's sockets."""

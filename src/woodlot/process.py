@@ -60,6 +60,12 @@ class Child:
                 await asyncio.to_thread(self._popen.wait)
         return self._popen.wait()
 
+    def let_go(self) -> None:
+        """Leave it running when we end: from then on somebody else reaps it."""
+        if self._popen.poll() is None:
+            # Said to Popen, which would otherwise warn of a child that nobody waits for.
+            self._popen.returncode = 0
+
     def kill(self) -> None:
         """SIGKILL, at once; harmless after the end."""
         with contextlib.suppress(ProcessLookupError):

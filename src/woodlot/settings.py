@@ -40,6 +40,8 @@ SETTINGS = (
     Setting("image.max_ratio", float, "1000", "most a layer may grow when decompressed"),
     Setting("image.max_entries", int, "4000000", "most files an image may hold"),
     Setting("image.concurrent_downloads", int, "3", "blobs fetched at once"),
+    Setting("network.subnet", str, "10.86.0.0/24", "IPv4 subnet of the network named default"),
+    Setting("network.host_ports", str, "", "ports of the host's loopback that containers may reach, as 5432,8000-8010"),
     Setting("registry.default", str, "docker.io", "registry of names that give none"),
     Setting("vm.accel", str, "auto", "auto, kvm, hvf or tcg"),
     Setting("vm.boot_timeout", float, "60", "seconds until the guest's agent must have answered"),

@@ -1,7 +1,8 @@
 """``container list``, ``inspect`` and ``delete``."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -131,8 +132,10 @@ def describe(container: "Container") -> dict[str, object]:
             status["startedDate"] = _date(current.started_at)
             status["pid"] = current.vm_pid
             status["accelerator"] = current.accelerator
-            if current.ip:
-                status["networks"] = [{"network": spec.network, "ipv4Address": current.ip}]
+            status["networks"] = [_lease(lease) for lease in current.networks]
+            status["publishedPorts"] = [dict(port) for port in current.ports]
+            if current.network_lost:
+                status["networkLost"] = current.network_lost
         case state.Stopped():
             status["startedDate"] = _date(current.started_at)
             status["finishedDate"] = _date(current.finished_at)
@@ -164,7 +167,9 @@ def describe(container: "Container") -> dict[str, object]:
                 {"type": "tmpfs", "destination": mount.destination, "options": list(mount.options)}
                 for mount in spec.tmpfs
             ],
-            "networks": [] if spec.network == "none" else [{"network": spec.network}],
+            "networks": [asdict(network) for network in spec.networks],
+            "publishedPorts": [asdict(port) for port in spec.ports],
+            "dns": asdict(spec.dns),
             "labels": dict(spec.labels),
             "hostname": spec.hostname,
             "capAdd": list(spec.cap_add),
@@ -178,6 +183,15 @@ def describe(container: "Container") -> dict[str, object]:
             "creationDate": _date(spec.created_at),
         },
         "status": status,
+    }
+
+
+def _lease(lease: Mapping[str, object]) -> dict[str, object]:
+    return {
+        "network": lease["network"],
+        "ipv4Address": f"{lease['ip']}/{lease['prefix_length']}",
+        "gateway": lease["gateway"],
+        "macAddress": lease["mac"],
     }
 
 

@@ -60,8 +60,37 @@ MANY: dict[str, Any] = {"multiple": True, "default": ()}
 @click.option("--cidfile", type=click.Path(path_type=Path), help="Write the id to a file.")
 @click.option("--init", is_flag=True, help="Run a small init that reaps and forwards signals.")
 @click.option(
-    "--network", type=click.Choice(("default", "none")), default="default", help="Network."
+    "--network",
+    "--net",
+    "networks",
+    **MANY,
+    metavar="NAME[,alias=…,ip=…,mac=…]",
+    help="Attach to a network, or to none; may be given several times.",
 )
+@click.option(
+    "-p",
+    "--publish",
+    "ports",
+    **MANY,
+    metavar="[IP:][HOST:]PORT[/udp]",
+    help="Open a port of the host, or a range, to the container.",
+)
+@click.option(
+    "-P", "--publish-all", is_flag=True, help="Open a free port for each the image exposes."
+)
+@click.option("--hostname", metavar="NAME", help="Name the container calls itself.")
+@click.option("--add-host", "hosts", **MANY, metavar="NAME:IP", help="Add to /etc/hosts.")
+@click.option("--dns", **MANY, metavar="IP", help="Resolver for names beyond the networks.")
+@click.option("--dns-search", **MANY, metavar="DOMAIN", help="Domain to look names up in.")
+@click.option(
+    "--dns-option",
+    "--dns-opt",
+    "dns_options",
+    **MANY,
+    metavar="OPTION",
+    help="Option of resolv.conf.",
+)
+@click.option("--no-dns", is_flag=True, help="Leave resolv.conf as the image has it.")
 @click.option("-k", "--kernel", type=click.Path(path_type=Path), help="Kernel file to boot.")
 @click.option(
     "--kernel-arg", "kernel_args", **MANY, metavar="ARG", help="Add to the kernel's command line."

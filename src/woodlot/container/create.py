@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from woodlot import settings
-from woodlot.container import capabilities, options
+from woodlot.container import capabilities, network, options, ports
 from woodlot.container.lifecycle import new_id
-from woodlot.container.spec import ContainerSpec, ProcessSpec
+from woodlot.container.spec import ContainerSpec, DnsSpec, ProcessSpec
 from woodlot.errors import ConfigError
 from woodlot.image.image import Image
 from woodlot.units import MIB, parse_size
@@ -16,6 +16,7 @@ from woodlot.units import MIB, parse_size
 # Docker's least.
 MIN_MEMORY_BYTES = 6 * MIB
 MIN_CPUS = 0.01
+MAX_HOSTNAME = 64  # HOST_NAME_MAX, sethostname(2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,15 @@ class Request:
     cap_drop: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     init: bool = False
-    network: str = "default"
+    networks: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
+    publish_all: bool = False
+    hostname: str | None = None
+    hosts: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    no_dns: bool = False
     kernel: Path | None = None
     kernel_args: tuple[str, ...] = ()
     remove: bool = False
@@ -68,6 +77,7 @@ class Request:
             raise ConfigError(f"--workdir must be absolute, got {self.workdir!r}")
         for text in self.tmpfs:
             options.parse_tmpfs(text)
+        self._check_network()
         options.parse_ulimits(self.ulimits)
         options.parse_labels(self.labels)
         options.join_user(self.user, self.uid, self.gid)
@@ -83,6 +93,26 @@ class Request:
         _cpus(self.cpus)
         _memory(self.memory)
 
+    def _check_network(self) -> None:
+        networks = network.parse_networks(self.networks)
+        if (ports.parse_publish(self.ports) or self.publish_all) and not networks:
+            raise ConfigError("--publish needs a network", hint="leave out --network none")
+        if self.hostname is not None:
+            network.check_host_name(self.hostname, what="--hostname")
+            if len(self.hostname) > MAX_HOSTNAME:
+                raise ConfigError(f"--hostname is longer than {MAX_HOSTNAME} characters")
+        self.parse_dns()
+
+    def parse_dns(self) -> DnsSpec:
+        """How the container is to resolve names."""
+        return network.parse_dns(
+            hosts=self.hosts,
+            nameservers=self.dns,
+            search=self.dns_search,
+            options=self.dns_options,
+            enabled=not self.no_dns,
+        )
+
 
 def build_spec(image: Image, request: Request) -> ContainerSpec:
     """The container that ``request`` asks of ``image``.
@@ -93,7 +123,10 @@ def build_spec(image: Image, request: Request) -> ContainerSpec:
     request.check()
     config = image.config
     container_id = new_id()
-    hostname = container_id[:12]
+    hostname = request.hostname or container_id[:12]
+    published = ports.parse_publish(request.ports)
+    if request.publish_all:
+        published += ports.parse_exposed(config.exposed_ports, published)
     # As Docker: an entrypoint of the user's discards the image's command too, and one empty word is none.
     entrypoint = config.entrypoint if request.entrypoint is None else (request.entrypoint,)
     if entrypoint == ("",):
@@ -109,7 +142,7 @@ def build_spec(image: Image, request: Request) -> ContainerSpec:
     drop = capabilities.parse_names(request.cap_drop, flag="--cap-drop")
     spec = ContainerSpec(
         id=container_id,
-        name=request.name or hostname,
+        name=request.name or container_id[:12],
         image=str(image.reference),
         image_digest=str(image.manifest_digest),
         platform=str(image.platform),
@@ -131,7 +164,9 @@ def build_spec(image: Image, request: Request) -> ContainerSpec:
         memory_bytes=_memory(request.memory),
         disk_bytes=settings.get_int("container.disk"),
         hostname=hostname,
-        network=request.network,
+        networks=network.parse_networks(request.networks),
+        ports=published,
+        dns=request.parse_dns(),
         read_only=request.read_only,
         tmpfs=tuple(options.parse_tmpfs(text) for text in request.tmpfs),
         shm_bytes=parse_size(request.shm_size or "64m", what="--shm-size"),

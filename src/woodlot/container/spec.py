@@ -40,6 +40,50 @@ class ProcessSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSpec:
+    """A network that the container is attached to; what is left empty is chosen."""
+
+    network: str
+    """Its name."""
+    aliases: tuple[str, ...] = ()
+    """More names of the container there."""
+    ip: str = ""
+    mac: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortSpec:
+    """A port of the host that leads to one of the container."""
+
+    container_port: int
+    protocol: str = "tcp"
+    host_ip: str = ""
+    """Empty for every address of the host."""
+    host_port: int = 0
+    """0 for one that is free."""
+    last_host_port: int = 0
+    """The end of a range to choose from; 0 for ``host_port`` alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DnsSpec:
+    """How the container resolves names; None leaves it as the host has it."""
+
+    nameservers: tuple[str, ...] = ()
+    """Asked for names beyond the network, in place of the host's resolvers."""
+    search: tuple[str, ...] | None = None
+    options: tuple[str, ...] = ()
+    enabled: bool = True
+    """Without it, resolv.conf is left as the image has it."""
+    hosts: tuple[tuple[str, str], ...] = ()
+    """Name and address, for /etc/hosts; the address may be `HOST_GATEWAY`."""
+
+
+HOST_GATEWAY = "host-gateway"
+"""In the place of an address: the one that stands for the host."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerSpec:
     """A container, whole: image, process and machine."""
 
@@ -57,7 +101,10 @@ class ContainerSpec:
     memory_bytes: int
     disk_bytes: int
     hostname: str
-    network: str = "default"
+    networks: tuple[NetworkSpec, ...] = ()
+    """The first one with a way out has the default route; none for a container without network."""
+    ports: tuple[PortSpec, ...] = ()
+    dns: DnsSpec = field(default_factory=DnsSpec)
     read_only: bool = False
     tmpfs: tuple[Tmpfs, ...] = ()
     shm_bytes: int = 64 << 20
@@ -90,6 +137,12 @@ class ContainerSpec:
         for name in ("args", "env", "capabilities"):
             process[name] = tuple(process[name])
         fields["process"] = ProcessSpec(**process)
+        # Before networks had names there was one for each container.
+        former = fields.pop("network", "none")
+        networks = fields.get("networks", () if former == "none" else ({"network": former},))
+        fields["networks"] = tuple(_network(network) for network in networks)
+        fields["ports"] = tuple(PortSpec(**port) for port in fields.get("ports", ()))
+        fields["dns"] = _dns(fields.get("dns", {}))
         fields["tmpfs"] = tuple(
             Tmpfs(destination=mount["destination"], options=tuple(mount["options"]))
             for mount in fields["tmpfs"]
@@ -97,3 +150,17 @@ class ContainerSpec:
         for name in ("cap_add", "cap_drop", "kernel_args"):
             fields[name] = tuple(fields[name])
         return cls(**fields)
+
+
+def _network(fields: Mapping[str, Any]) -> NetworkSpec:
+    values: dict[str, Any] = {**fields, "aliases": tuple(fields.get("aliases", ()))}
+    return NetworkSpec(**values)
+
+
+def _dns(fields: Mapping[str, Any]) -> DnsSpec:
+    values = dict(fields)
+    for name in ("nameservers", "search", "options"):
+        if values.get(name) is not None:
+            values[name] = tuple(values[name])
+    values["hosts"] = tuple((name, address) for name, address in values.get("hosts", ()))
+    return DnsSpec(**values)

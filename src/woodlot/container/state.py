@@ -19,6 +19,13 @@ class Running:
     vm_pid: int
     accelerator: str
     ip: str = ""
+    """The address in the first network."""
+    networks: tuple[Mapping[str, Any], ...] = ()
+    """Leases, as `woodlot.network.switch.Lease`."""
+    ports: tuple[Mapping[str, Any], ...] = ()
+    """Published ports, as `woodlot.network.switch.Port`."""
+    network_lost: str = ""
+    """Why a network is gone while the container runs; empty while all are there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,4 +73,7 @@ def to_json(state: State) -> dict[str, Any]:
 def from_json(data: Mapping[str, Any]) -> State:
     """The state that `to_json` wrote."""
     fields = dict(data)
+    for name in ("networks", "ports"):
+        if name in fields:
+            fields[name] = tuple(fields[name])
     return _BY_LABEL[fields.pop("state")](**fields)

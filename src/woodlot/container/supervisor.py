@@ -2,7 +2,7 @@
 
 It lives from `container run` until the container has ended, and answers clients on its socket. Its life in order:
 
-    clone the writable disk → start the VM → serve the socket, tell the launcher → agent answers → configure guest,
+    join its networks, clone the writable disk → start the VM → serve the socket, tell the launcher → agent answers → configure guest,
     mount root filesystem → (a client asks) start the process → carry output → process ends → shut the guest down →
     end the VM → write the record → answer the clients → leave
 
@@ -22,14 +22,15 @@ import signal
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from woodlot import settings
-from woodlot.container import etcfiles, lifecycle, options, state
+from woodlot.container import lifecycle, options, state
 from woodlot.container.boot import MachinePlan
 from woodlot.container.lifeline import Lifeline
-from woodlot.container.network import Interface, build_interface
+from woodlot.container.links import Links
 from woodlot.container.spec import ContainerSpec
 from woodlot.errors import (
     ErrorCode,
@@ -44,7 +45,7 @@ from woodlot.errors import (
 from woodlot.paths import Paths
 from woodlot.store.store import Store
 from woodlot.units import MIB
-from woodlot.vmm.base import Disk, UserNetwork, VirtualMachine, VmExit, VmSpec
+from woodlot.vmm.base import Disk, VirtualMachine, VmExit, VmSpec
 
 if TYPE_CHECKING:
     from woodlot._pb.agent.v1 import agent_pb2
@@ -81,7 +82,8 @@ class Supervisor:
         self._plan = plan
         self._lifeline = lifeline
         self._directory = paths.container(spec.id)
-        self._interface = build_interface(spec.network, spec.id)
+        self._links = Links(spec)
+        self._network_lost = ""
         self.session: Session = Session(
             LogWriter(self._directory / "stdio.log", max_bytes=settings.get_int("log.max_size"))
         )
@@ -165,6 +167,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGTERM, self.owner_left)
         async with AsyncExitStack() as stack:
             try:
+                await stack.enter_async_context(self._links.open(self._paths, self._store))
                 vm = self._vm = await stack.enter_async_context(self._start_vm())
                 await stack.enter_async_context(self._serve())
                 log.info("virtual machine started, process %d", vm.pid)
@@ -223,7 +226,7 @@ class Supervisor:
             shutil.rmtree(sockets, ignore_errors=True)
 
     def _vm_spec(self, sockets: Path) -> VmSpec:
-        spec, interface = self._spec, self._interface
+        spec = self._spec
         return VmSpec(
             name=spec.name,
             arch=self._plan.arch,
@@ -237,7 +240,7 @@ class Supervisor:
                 Disk(path=Path(spec.rootfs), serial=IMAGE_SERIAL, read_only=True),
                 Disk(path=self._directory / "upper.ext4", serial=UPPER_SERIAL),
             ),
-            network=UserNetwork(mac=interface.mac) if interface else None,
+            networks=self._links.devices,
             control_socket=sockets / "a.sock",
             console_log=self._directory / "console.log",
             vmm_log=self._directory / "vmm.log",
@@ -272,6 +275,7 @@ class Supervisor:
         life = asyncio.create_task(self._life(vm))
         death = asyncio.create_task(vm.wait())
         abandoned = asyncio.create_task(self._abandoned.wait())
+        watching = asyncio.create_task(self._watch_networks(vm))
         try:
             await asyncio.wait((life, death, abandoned), return_when=asyncio.FIRST_COMPLETED)
             if life.done() and not isinstance(life.exception(), GuestError):
@@ -284,9 +288,22 @@ class Supervisor:
                 return self._vm_died(death.result())
             return life.result()
         finally:
-            for task in (life, death, abandoned):
+            for task in (life, death, abandoned, watching):
                 task.cancel()
-            await asyncio.gather(life, death, abandoned, return_exceptions=True)
+            await asyncio.gather(life, death, abandoned, watching, return_exceptions=True)
+
+    async def _watch_networks(self, vm: VirtualMachine) -> None:
+        """Record that a network is gone; the container goes on, for what it does may not need it."""
+        reason = await self._links.lost()
+        # When the VM ends, its connection does, too, and the first is known later.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_KILL_TIMEOUT_S):
+                await vm.wait()
+                return
+        log.error("%s; it comes back when the container is started again", reason)
+        self._network_lost = reason
+        if self._started.done() and not self._process_over.is_set():
+            self._write_running()
 
     def _vm_died(self, vm_exit: VmExit) -> "End":
         from woodlot.container.session import End
@@ -299,6 +316,21 @@ class Supervisor:
                 hint=f"a kernel that cannot run the agent does this; {_BOOT_HINT}",
             )
         return End(code=state.KILLED_EXIT_CODE, reason=reason)
+
+    def _write_running(self) -> None:
+        assert self._vm is not None  # noqa: S101 - a process has a VM
+        leases = self._links.leases
+        self._write_state(
+            state.Running(
+                started_at=self._started_at,
+                vm_pid=self._vm.pid,
+                accelerator=self._plan.accelerator.value,
+                ip=leases[0].ip if leases else "",
+                networks=tuple(asdict(lease) for lease in leases),
+                ports=tuple(asdict(port) for port in self._links.ports),
+                network_lost=self._network_lost,
+            )
+        )
 
     async def _life(self, vm: VirtualMachine) -> "End":
         from woodlot.container.session import End
@@ -332,9 +364,9 @@ class Supervisor:
             )
 
     def _lost_writes(self) -> str:
-        """Said beside the process's own status: inside the guest it was an I/O error, which does not tell the cause."""
+        """Said beside the process's own status: inside the guest it was an error that does not tell the cause."""
         if self._vm is None or not self._vm.disk_full:
-            return ""
+            return self._network_lost
         return f"the host's disk is full and what it wrote was lost; free some space at {self._paths.data}"
 
     async def _prepare(self, agent: "Agent") -> None:
@@ -362,17 +394,9 @@ class Supervisor:
     def _process_started(self, started: "asyncio.Future[None]") -> None:
         if started.cancelled() or started.exception() is not None:
             return
-        assert self._vm is not None  # noqa: S101 - a process has a VM
         self._started_at = time.time()
         log.info("process runs")
-        self._write_state(
-            state.Running(
-                started_at=self._started_at,
-                vm_pid=self._vm.pid,
-                accelerator=self._plan.accelerator.value,
-                ip=self._interface.address if self._interface else "",
-            )
-        )
+        self._write_running()
 
     def _launcher_left(self) -> None:
         if not self._started.done():
@@ -418,13 +442,13 @@ class Supervisor:
         return agent_pb2.ConfigureRequest(
             time_unix_nanos=time.time_ns(),
             entropy=secrets.token_bytes(_ENTROPY_BYTES),
-            interfaces=[_interface_request(self._interface)] if self._interface else [],
+            interfaces=self._links.interface_requests(),
         )
 
     def _create_request(self) -> "agent_pb2.CreateContainerRequest":
         from woodlot._pb.agent.v1 import agent_pb2
 
-        spec, interface = self._spec, self._interface
+        spec = self._spec
         return agent_pb2.CreateContainerRequest(
             id=spec.id,
             hostname=spec.hostname,
@@ -445,15 +469,7 @@ class Supervisor:
             ),
             masked_paths=MASKED_PATHS,
             readonly_paths=READONLY_PATHS,
-            etc_files={
-                "hosts": etcfiles.build_hosts(
-                    spec.hostname, [interface.address] if interface else []
-                ),
-                "hostname": etcfiles.build_hostname(spec.hostname),
-                "resolv.conf": etcfiles.build_resolv_conf(
-                    [interface.nameserver] if interface else []
-                ),
-            },
+            etc_files=self._links.etc_files(),
             shm_bytes=spec.shm_bytes,
         )
 
@@ -494,22 +510,6 @@ MASKED_PATHS = (
     "/sys/devices/virtual/powercap",
 )
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-
-
-def _interface_request(interface: Interface) -> "agent_pb2.NetworkInterface":
-    from woodlot._pb.agent.v1 import agent_pb2
-
-    return agent_pb2.NetworkInterface(
-        mac=interface.mac,
-        name="eth0",
-        addresses=[f"{interface.address}/{interface.prefix_length}"],
-        mtu=1500,
-        routes=[
-            agent_pb2.Route(destination="0.0.0.0/0", gateway=interface.gateway),
-            # In user mode the gateway's own address is the host's loopback: not for a container to reach.
-            agent_pb2.Route(destination=f"{interface.gateway}/32", prohibit=True),
-        ],
-    )
 
 
 def exit_code(error: WoodlotError) -> int:

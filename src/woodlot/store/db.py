@@ -2,6 +2,7 @@
 
     images(reference, digest, media_type, size, created_at)
     containers(id, name, created_at, spec, state)        spec and state are JSON objects
+    networks(id, name, created_at, spec)                 spec is a JSON object
 
 Beside it lies ``woodlot.db-reserve``: room that a full disk gets back, for without a little even reading is impossible,
 and what fills the disk could not be removed.
@@ -44,6 +45,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             created_at TEXT NOT NULL,
             spec TEXT NOT NULL,
             state TEXT NOT NULL
+        ) STRICT""",
+    ),
+    (
+        """CREATE TABLE networks (
+            id TEXT PRIMARY KEY,
+            name TEXT NOT NULL UNIQUE,
+            created_at TEXT NOT NULL,
+            spec TEXT NOT NULL
         ) STRICT""",
     ),
 )

@@ -1,4 +1,4 @@
-"""Everything on disk: blobs, images, containers."""
+"""Everything on disk: blobs, images, containers, networks."""
 
 import contextlib
 from collections.abc import AsyncGenerator, Generator
@@ -9,6 +9,7 @@ from woodlot.store.content import ContentStore
 from woodlot.store.db import Database
 from woodlot.store.images import ImageRecords
 from woodlot.store.locks import hold, hold_sync, try_hold
+from woodlot.store.networks import NetworkRecords
 
 
 class Store:
@@ -24,6 +25,7 @@ class Store:
         self.content = ContentStore(paths.content)
         self.images = ImageRecords(self.database)
         self.containers = ContainerRecords(self.database)
+        self.networks = NetworkRecords(self.database)
         self._lock = paths.data / "store.lock"
 
     @contextlib.asynccontextmanager

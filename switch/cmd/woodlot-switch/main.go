@@ -1,6 +1,6 @@
 // Command woodlot-switch is one network: the containers attached to it reach each other, and through it the world.
 //
-// It is started by the first container's supervisor, with its control socket as descriptor 3, and ends by itself when
+// It is started by the first container's supervisor, with a listening control socket, and ends by itself when
 // the last container has left. The network's lock decides between the two: a supervisor holds it while it looks for a
 // switch and attaches, the switch takes it to leave, and unlinks the socket before it lets go.
 package main
@@ -32,8 +32,7 @@ import (
 var version = "dev"
 
 const (
-	listenFd = 3
-	dnsPort  = 53
+	dnsPort = 53
 	// firstGrace is how long the one who started the switch has to attach.
 	firstGrace = 30 * time.Second
 	look       = 200 * time.Millisecond
@@ -41,6 +40,7 @@ const (
 )
 
 type options struct {
+	listenFd int
 	network  string
 	subnet   netip.Prefix
 	internal bool
@@ -54,6 +54,7 @@ func main() {
 	log.SetFlags(log.LstdFlags | log.LUTC)
 	var o options
 	showVersion := flag.Bool("version", false, "print the version and exit")
+	flag.IntVar(&o.listenFd, "listen-fd", 3, "inherited descriptor of the control socket, which listens")
 	flag.StringVar(&o.network, "network", "", "name of the network, for the log")
 	flag.TextVar(&o.subnet, "subnet", netip.Prefix{}, "IPv4 subnet, as 10.86.0.0/24")
 	flag.BoolVar(&o.internal, "internal", false, "let nobody out")
@@ -72,7 +73,7 @@ func main() {
 }
 
 func run(o options) error {
-	listener, err := inherit()
+	listener, err := inherit(o.listenFd)
 	if err != nil {
 		return err
 	}
@@ -134,14 +135,14 @@ func run(o options) error {
 }
 
 // inherit gives the control socket, and closes every other descriptor but the standard ones.
-func inherit() (net.Listener, error) {
-	if err := confine.CloseInherited(listenFd); err != nil {
+func inherit(fd int) (net.Listener, error) {
+	if err := confine.CloseInherited(fd); err != nil {
 		return nil, fmt.Errorf("close inherited descriptors: %w", err)
 	}
-	file := os.NewFile(listenFd, "control")
+	file := os.NewFile(uintptr(fd), "control")
 	listener, err := net.FileListener(file)
 	if err != nil {
-		return nil, fmt.Errorf("descriptor %d is no listening socket: %w", listenFd, err)
+		return nil, fmt.Errorf("descriptor %d is no listening socket: %w", fd, err)
 	}
 	return listener, file.Close()
 }

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CloseInherited closes every descriptor above keep that the process was started with.
+// CloseInherited closes every descriptor that the process was started with but the standard ones and keep.
 func CloseInherited(keep int) error {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -19,7 +19,7 @@ func CloseInherited(keep int) error {
 	}
 	for _, entry := range entries {
 		fd, err := strconv.Atoi(entry.Name())
-		if err != nil || fd <= keep {
+		if err != nil || fd <= 2 || fd == keep {
 			continue
 		}
 		// The runtime has descriptors of its own by now, of these two kinds; the directory's is closed already.

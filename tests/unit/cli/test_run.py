@@ -128,7 +128,7 @@ def test_flags_reach_the_container(run: Command) -> None:
         ),
         init=True,
     )
-    assert (spec.name, spec.remove, spec.read_only, spec.network) == ("web", True, True, "none")
+    assert (spec.name, spec.remove, spec.read_only, spec.networks) == ("web", True, True, ())
     assert (spec.cpus, spec.memory_bytes, spec.shm_bytes) == (0.5, 200 * MIB, GIB)
     assert spec.tmpfs == (
         Tmpfs(destination="/scratch", options=("size=1m", "exec")),
@@ -230,7 +230,6 @@ def test_a_platform_that_no_guest_runs(run: Command) -> None:
         (["--uid", "joe", "busybox"], "--uid"),
         (["--uid=-1", "busybox"], "--uid"),
         (["--gid", "4294967295", "busybox"], "--gid"),
-        (["--network", "host", "busybox"], "--network"),
         (["--progress", "loud", "busybox"], "--progress"),
         (["--scheme", "ftp", "busybox"], "--scheme"),
         (["--max-concurrent-downloads", "0", "busybox"], "--max-concurrent-downloads"),

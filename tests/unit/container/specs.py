@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from woodlot import settings
-from woodlot.container.spec import ContainerSpec, ProcessSpec, Rlimit, Tmpfs
+from woodlot.container.spec import (
+    ContainerSpec,
+    DnsSpec,
+    NetworkSpec,
+    PortSpec,
+    ProcessSpec,
+    Rlimit,
+    Tmpfs,
+)
 from woodlot.units import GIB, MIB
 
 WEB = ContainerSpec(
@@ -31,7 +39,9 @@ WEB = ContainerSpec(
     memory_bytes=200 * MIB,
     disk_bytes=16 * MIB,
     hostname="ab" * 6,
-    network="default",
+    networks=(NetworkSpec(network="default", aliases=("www",)), NetworkSpec(network="back")),
+    ports=(PortSpec(container_port=80, host_ip="127.0.0.1", host_port=8080),),
+    dns=DnsSpec(search=("corp",), options=("ndots:2",), hosts=(("db", "192.0.2.7"),)),
     read_only=True,
     tmpfs=(Tmpfs(destination="/a/b"), Tmpfs(destination="/a", options=("size=1m", "exec"))),
     shm_bytes=1 * GIB,

@@ -12,7 +12,15 @@ import pytest
 from tests.unit.container.images import add_image
 from woodlot.container import options
 from woodlot.container.create import Request, build_spec
-from woodlot.container.spec import ContainerSpec, ProcessSpec, Rlimit, Tmpfs
+from woodlot.container.spec import (
+    ContainerSpec,
+    DnsSpec,
+    NetworkSpec,
+    PortSpec,
+    ProcessSpec,
+    Rlimit,
+    Tmpfs,
+)
 from woodlot.errors import ConfigError
 from woodlot.image.image import Image, load
 from woodlot.oci.platform import parse_platform
@@ -81,7 +89,7 @@ def test_an_image_that_says_little(make: Make, monkeypatch: pytest.MonkeyPatch) 
         memory_bytes=GIB,
         disk_bytes=64 * GIB,
         hostname=hostname,
-        network="default",
+        networks=(NetworkSpec(network="default"),),
         read_only=False,
         tmpfs=(),
         shm_bytes=64 * MIB,
@@ -123,7 +131,10 @@ def test_every_flag(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             cap_drop=("ALL",),
             labels=("tier=back", "mine"),
             init=True,
-            network="none",
+            networks=("back,ip=10.86.1.7", "front,alias=www"),
+            ports=("8080:80", "53:53/udp"),
+            hostname="host",
+            dns=("192.0.2.53",),
             kernel=Path("vmlinuz"),
             kernel_args=("debug", "nosmp"),
             remove=True,
@@ -140,7 +151,7 @@ def test_every_flag(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             args=("/entry", "--flag", "test", "-v"),
             env=(
                 "PATH=/opt/bin",
-                f"HOSTNAME={spec.id[:12]}",
+                "HOSTNAME=host",
                 "TERM=xterm",
                 "LANG=C.UTF-8",
                 "COLOR=green",
@@ -157,8 +168,16 @@ def test_every_flag(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         cpus=0.5,
         memory_bytes=200 * MIB,
         disk_bytes=64 * GIB,
-        hostname=spec.id[:12],
-        network="none",
+        hostname="host",
+        networks=(
+            NetworkSpec(network="back", ip="10.86.1.7"),
+            NetworkSpec(network="front", aliases=("www",)),
+        ),
+        ports=(
+            PortSpec(container_port=80, host_port=8080),
+            PortSpec(container_port=53, host_port=53, protocol="udp"),
+        ),
+        dns=DnsSpec(nameservers=("192.0.2.53",)),
         read_only=True,
         tmpfs=(Tmpfs(destination="/scratch", options=("size=1m",)), Tmpfs(destination="/run")),
         shm_bytes=GIB,

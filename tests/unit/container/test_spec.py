@@ -6,7 +6,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.container.specs import WEB
-from woodlot.container.spec import ContainerSpec, ProcessSpec, Rlimit, Tmpfs
+from woodlot.container.spec import (
+    ContainerSpec,
+    DnsSpec,
+    NetworkSpec,
+    PortSpec,
+    ProcessSpec,
+    Rlimit,
+    Tmpfs,
+)
 
 texts = st.lists(st.text(max_size=8), max_size=3).map(tuple)
 numbers = st.integers(0, 2**64 - 1)
@@ -25,7 +33,9 @@ specs = st.builds(
     memory_bytes=numbers,
     disk_bytes=numbers,
     shm_bytes=numbers,
-    network=st.sampled_from(["default", "none"]),
+    networks=st.lists(st.builds(NetworkSpec, aliases=texts), max_size=2).map(tuple),
+    ports=st.lists(st.builds(PortSpec), max_size=2).map(tuple),
+    dns=st.builds(DnsSpec, search=st.none() | texts, nameservers=texts, options=texts),
     tmpfs=st.lists(st.builds(Tmpfs, options=texts), max_size=2).map(tuple),
     labels=st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=2),
     cap_add=texts,

@@ -20,6 +20,9 @@ STOPPED = Stopped(exit_code=137, finished_at=2.5, started_at=1.25, oom_killed=Tr
                 "vm_pid": 77,
                 "accelerator": "kvm",
                 "ip": "10.0.2.15",
+                "networks": (),
+                "ports": (),
+                "network_lost": "",
             },
         ),
         (

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -19,7 +20,7 @@ from woodlot.container import supervisor as supervisor_module
 from woodlot.container.boot import MachinePlan
 from woodlot.container.lifeline import Lifeline, wait_ready
 from woodlot.container.session import End
-from woodlot.container.spec import ContainerSpec, ProcessSpec
+from woodlot.container.spec import ContainerSpec, DnsSpec, ProcessSpec
 from woodlot.container.supervisor import Supervisor, exit_code
 from woodlot.errors import (
     ConfigError,
@@ -30,12 +31,14 @@ from woodlot.errors import (
     StateError,
     WoodlotError,
 )
+from woodlot.network.switch import Lease
 from woodlot.store.store import Store
 from woodlot.units import MIB
-from woodlot.vmm.base import Accelerator, Arch, Disk, UserNetwork, VirtualMachine, VmSpec
+from woodlot.vmm.base import Accelerator, Arch, Disk, StreamNetwork, VirtualMachine, VmSpec
 
 if TYPE_CHECKING:
     from woodlot.guest.client import Process
+    from woodlot.network.switch import Attachment
 
 PLAN = MachinePlan(
     arch=Arch.AMD64,
@@ -45,19 +48,18 @@ PLAN = MachinePlan(
     kernel_cmdline=("plan",),
 )
 
+# No network, so no switch is started.
+ALONE = dataclasses.replace(WEB, networks=())
+
 CONFIGURE = """\
 interfaces {
   mac: "52:54:00:27:1a:41"
   name: "eth0"
-  addresses: "10.0.2.15/24"
+  addresses: "10.86.0.2/24"
   mtu: 1500
   routes {
     destination: "0.0.0.0/0"
-    gateway: "10.0.2.2"
-  }
-  routes {
-    destination: "10.0.2.2/32"
-    prohibit: true
+    gateway: "10.86.0.1"
   }
 }
 """
@@ -109,11 +111,11 @@ etc_files {
 etc_files {
   key: "hosts"
   value: "127.0.0.1\\tlocalhost\\n::1\\tlocalhost ip6-localhost ip6-loopback\\nfe00::\\tip6-localnet\\n\
-ff00::\\tip6-mcastprefix\\nff02::1\\tip6-allnodes\\nff02::2\\tip6-allrouters\\n10.0.2.15\\tabababababab\\n"
+ff00::\\tip6-mcastprefix\\nff02::1\\tip6-allnodes\\nff02::2\\tip6-allrouters\\n192.0.2.7\\tdb\\n10.86.0.2\\tabababababab\\n"
 }
 etc_files {
   key: "resolv.conf"
-  value: "nameserver 10.0.2.3\\n"
+  value: "nameserver 10.86.0.1\\nsearch corp\\noptions ndots:2\\n"
 }
 shm_bytes: 1073741824
 """
@@ -159,6 +161,24 @@ class Made:
         os.close(self.lock)
 
 
+def join(made: Made) -> Supervisor:
+    """As if the switch of the network had answered."""
+    lease = Lease(
+        network="default",
+        mac="52:54:00:27:1a:41",
+        ip="10.86.0.2",
+        prefix_length=24,
+        gateway="10.86.0.1",
+        host="10.86.0.254",
+        mtu=1500,
+        internal=False,
+    )
+    links = made.supervisor._links
+    links._attachments.append(cast("Attachment", SimpleNamespace(lease=lease)))
+    links._devices.append(StreamNetwork(mac=lease.mac, socket=Path("/run/x/n0.sock")))
+    return made.supervisor
+
+
 Make = Callable[[ContainerSpec], Made]
 
 
@@ -180,7 +200,7 @@ def text(message: Message) -> str:
 
 
 async def test_configure_request(make: Make) -> None:
-    supervisor = make(WEB).supervisor
+    supervisor = join(make(WEB))
     before = time.time_ns()
     request, second = supervisor._configure_request(), supervisor._configure_request()
     assert before <= request.time_unix_nanos <= second.time_unix_nanos <= time.time_ns()
@@ -192,7 +212,7 @@ async def test_configure_request(make: Make) -> None:
 
 
 async def test_create_request(make: Make) -> None:
-    assert text(make(WEB).supervisor._create_request()) == CREATE
+    assert text(join(make(WEB))._create_request()) == CREATE
 
 
 async def test_process_request(make: Make) -> None:
@@ -200,12 +220,13 @@ async def test_process_request(make: Make) -> None:
 
 
 async def test_without_network_there_is_neither_device_nor_nameserver(make: Make) -> None:
-    supervisor = make(dataclasses.replace(WEB, network="none")).supervisor
+    spec = dataclasses.replace(WEB, networks=(), dns=DnsSpec())
+    supervisor = make(spec).supervisor
     assert list(supervisor._configure_request().interfaces) == []
     files = supervisor._create_request().etc_files
     assert files["resolv.conf"] == b""
     assert b"abababababab" not in files["hosts"]
-    assert supervisor._vm_spec(Path("/run/x")).network is None
+    assert supervisor._vm_spec(Path("/run/x")).networks == ()
 
 
 async def test_a_process_of_defaults(make: Make) -> None:
@@ -224,7 +245,7 @@ async def test_parts_of_cpus(make: Make, cpus: float, vcpus: int, millis: int) -
 
 async def test_machine(make: Make, store: Store) -> None:
     directory = store.paths.container(WEB.id)
-    assert make(WEB).supervisor._vm_spec(Path("/run/x")) == VmSpec(
+    assert join(make(WEB))._vm_spec(Path("/run/x")) == VmSpec(
         name="web",
         arch=Arch.AMD64,
         accelerator=Accelerator.TCG,
@@ -238,7 +259,7 @@ async def test_machine(make: Make, store: Store) -> None:
             Disk(path=Path("/data/rootfs/1.erofs"), serial="image", read_only=True),
             Disk(path=directory / "upper.ext4", serial="upper"),
         ),
-        network=UserNetwork(mac="52:54:00:27:1a:41"),
+        networks=(StreamNetwork(mac="52:54:00:27:1a:41", socket=Path("/run/x/n0.sock")),),
         control_socket=Path("/run/x/a.sock"),
         console_log=directory / "console.log",
         vmm_log=directory / "vmm.log",
@@ -319,7 +340,7 @@ def bare_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("bare_host")
 async def test_no_vm_is_told_to_the_launcher_and_recorded(make: Make, store: Store) -> None:
-    made = make(WEB)
+    made = make(ALONE)
     before = time.time()
     async with asyncio.timeout(30):
         await made.supervisor.run()
@@ -338,7 +359,7 @@ async def test_no_vm_is_told_to_the_launcher_and_recorded(make: Make, store: Sto
 
 @pytest.mark.usefixtures("bare_host")
 async def test_clients_of_one_without_vm_are_told(make: Make) -> None:
-    made = make(WEB)
+    made = make(ALONE)
     starting = asyncio.create_task(made.supervisor.start_process(owned=False))
     stopping = asyncio.create_task(made.supervisor.stop())
     await asyncio.sleep(0)
@@ -355,7 +376,7 @@ async def test_clients_of_one_without_vm_are_told(make: Make) -> None:
 
 @pytest.mark.usefixtures("bare_host")
 async def test_one_to_remove_leaves_nothing(make: Make, store: Store) -> None:
-    spec = dataclasses.replace(WEB, remove=True)
+    spec = dataclasses.replace(ALONE, remove=True)
     made = make(spec)
     async with asyncio.timeout(30):
         await made.supervisor.run()

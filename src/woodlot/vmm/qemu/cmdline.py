@@ -78,7 +78,11 @@ def build_argv(
         *console_args(spec.console_log),
         *control_args(channels),
         *[arg for index, disk in enumerate(spec.disks) for arg in disk_args(index, disk)],
-        *[arg for index, network in enumerate(spec.networks) for arg in network_args(index, network)],
+        *[
+            arg
+            for index, network in enumerate(spec.networks)
+            for arg in network_args(index, network)
+        ],
         *entropy_args(),
         *balloon_args(),
     ]

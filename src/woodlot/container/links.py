@@ -1,0 +1,159 @@
+"""The networks of one running container: joined before its VM starts, left when it has ended."""
+
+import asyncio
+import os
+import shutil
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from woodlot import settings
+from woodlot.container import etcfiles
+from woodlot.container.network import (
+    build_mac,
+    host_search_domains,
+    names_of,
+    parse_host_ports,
+)
+from woodlot.container.spec import HOST_GATEWAY, ContainerSpec, NetworkSpec
+from woodlot.paths import Paths
+from woodlot.store.store import Store
+from woodlot.vmm.base import StreamNetwork
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from woodlot._pb.agent.v1 import agent_pb2
+    from woodlot.network.switch import Attachment, Lease, Port
+
+# Docker's: a name without a dot is asked for as it is, before the search domains are tried.
+_RESOLV_OPTIONS = ("ndots:0",)
+
+
+class Links:
+    """What a container has been given by its networks; empty for one without network, and until `open`."""
+
+    def __init__(self, spec: ContainerSpec) -> None:
+        self._spec = spec
+        self._attachments: list[Attachment] = []
+        self._devices: list[StreamNetwork] = []
+        self.ports: tuple[Port, ...] = ()
+        """Published ports, with the numbers they were given."""
+
+    @asynccontextmanager
+    async def open(self, paths: Paths, store: Store) -> "AsyncGenerator[None]":
+        """Join the networks and open the ports, for the life of the block.
+
+        Raises:
+            NotFoundError: A network is not there.
+            AlreadyExistsError: An address or a port is in use.
+            WoodlotError: Why it cannot be joined.
+        """
+        if not self._spec.networks:
+            yield
+            return
+        # The VMM is started after gRPC's threads; it is executed at once, so nothing of gRPC has to survive the fork.
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+        from woodlot.network.switch import Port
+
+        sockets = paths.sockets(self._spec.id)
+        sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
+        async with AsyncExitStack() as stack:
+            stack.callback(shutil.rmtree, sockets, ignore_errors=True)
+            for index, wanted in enumerate(self._spec.networks):
+                path = sockets / f"n{index}.sock"
+                await stack.enter_async_context(self._join(paths, store, wanted, path))
+            # One switch opens a port; the container is behind it in the first network.
+            first = self._attachments[0]
+            self.ports = tuple(
+                [await first.publish(Port(**asdict(port))) for port in self._spec.ports]
+            )
+            yield
+
+    @asynccontextmanager
+    async def _join(
+        self, paths: Paths, store: Store, wanted: NetworkSpec, path: Path
+    ) -> "AsyncGenerator[None]":
+        from woodlot.network import network, switch
+
+        spec = self._spec
+        request = switch.Wanted(
+            container_id=spec.id,
+            mac=wanted.mac or build_mac(spec.id, wanted.network),
+            socket_path=path,
+            names=names_of(spec, wanted),
+            ip=wanted.ip,
+            host_ports=parse_host_ports(settings.get_str("network.host_ports")),
+            nameservers=spec.dns.nameservers,
+        )
+        async with switch.attach(paths, network.find(store, wanted.network), request) as attachment:
+            self._attachments.append(attachment)
+            self._devices.append(StreamNetwork(mac=request.mac, socket=path))
+            yield
+
+    @property
+    def leases(self) -> "Sequence[Lease]":
+        """What each network gave, in the order of the spec."""
+        return [attachment.lease for attachment in self._attachments]
+
+    @property
+    def devices(self) -> tuple[StreamNetwork, ...]:
+        """The VM's network cards."""
+        return tuple(self._devices)
+
+    async def lost(self) -> str:
+        """Return when a network is gone, and why; never without networks."""
+        futures = [attachment.lost for attachment in self._attachments]
+        if not futures:
+            await asyncio.Event().wait()
+        done, _ = await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+        return "; ".join(sorted(future.result() for future in done))
+
+    # What the guest is told.
+
+    def interface_requests(self) -> "list[agent_pb2.NetworkInterface]":
+        """Its interfaces; the first that leads anywhere has the default route."""
+        from woodlot._pb.agent.v1 import agent_pb2
+
+        way_out = next((lease for lease in self.leases if not lease.internal), None)
+        return [
+            agent_pb2.NetworkInterface(
+                mac=lease.mac,
+                name=f"eth{index}",
+                addresses=[f"{lease.ip}/{lease.prefix_length}"],
+                mtu=lease.mtu,
+                routes=[agent_pb2.Route(destination="0.0.0.0/0", gateway=lease.gateway)]
+                if lease is way_out
+                else [],
+            )
+            for index, lease in enumerate(self.leases)
+        ]
+
+    def etc_files(self) -> dict[str, bytes]:
+        """The files of /etc that say who it is and whom it asks."""
+        spec, leases = self._spec, self.leases
+        hosts = [
+            (name, leases[0].host if address == HOST_GATEWAY and leases else address)
+            for name, address in spec.dns.hosts
+        ]
+        files = {
+            "hosts": etcfiles.build_hosts(
+                spec.hostname,
+                [lease.ip for lease in leases],
+                more=[(name, address) for name, address in hosts if address != HOST_GATEWAY],
+            ),
+            "hostname": etcfiles.build_hostname(spec.hostname),
+        }
+        if spec.dns.enabled:
+            files["resolv.conf"] = self._resolv_conf()
+        return files
+
+    def _resolv_conf(self) -> bytes:
+        dns, leases = self._spec.dns, self.leases
+        if not leases:
+            return etcfiles.build_resolv_conf((), search=dns.search or (), options=dns.options)
+        search = host_search_domains() if dns.search is None else dns.search
+        return etcfiles.build_resolv_conf(
+            [leases[0].gateway], search=search, options=dns.options or _RESOLV_OPTIONS
+        )

@@ -1,0 +1,155 @@
+"""What a network is: a name, a subnet, and whether there is a way out. Two always exist: ``default`` and ``none``."""
+
+import ipaddress
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from woodlot import settings
+from woodlot.errors import ConfigError, IntegrityError, LimitError, NotFoundError
+from woodlot.store.networks import NetworkRecord
+from woodlot.store.store import Store
+
+DEFAULT = "default"
+NONE = "none"
+# Subnets of networks that ask for none; the first one is the default network's unless that is set otherwise.
+_POOL = ipaddress.IPv4Network("10.86.0.0/16")
+_POOL_PREFIX = 24
+# As the switch: the gateway and the host take one address each.
+_PREFIXES = range(8, 29)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """A network that containers can be attached to."""
+
+    id: str
+    name: str
+    subnet: str
+    """CIDR notation, IPv4."""
+    internal: bool = False
+    """Nothing beyond it can be reached."""
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    created_at: float = 0.0
+    """Seconds since 1970; 0 for the default network."""
+
+
+def find(store: Store, name: str) -> Network:
+    """The network of that name.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    if name == DEFAULT:
+        return default()
+    record = store.networks.get(name)
+    if record is None:
+        raise NotFoundError(
+            f"there is no network {name}",
+            hint=f"make it with `container network create {name}`, or list what there is with"
+            " `container network list`",
+        )
+    return _from_record(record)
+
+
+def find_all(store: Store) -> list[Network]:
+    """The default network, then those that were made, oldest first."""
+    return [default(), *(_from_record(record) for record in store.networks.list())]
+
+
+def default() -> Network:
+    """The network of containers that name none."""
+    subnet = parse_subnet(settings.get_str("network.subnet"), what="the setting network.subnet")
+    return Network(id=DEFAULT, name=DEFAULT, subnet=subnet)
+
+
+def create(
+    store: Store,
+    name: str,
+    *,
+    subnet: str | None = None,
+    internal: bool = False,
+    labels: Mapping[str, str] | None = None,
+) -> Network:
+    """Make a network; nothing runs until a container is attached.
+
+    Raises:
+        AlreadyExistsError: The name is taken.
+        ConfigError: The name or the subnet cannot be used.
+    """
+    check_name(name)
+    if name in {DEFAULT, NONE}:
+        raise ConfigError(f"the network {name} is there always", hint="choose another name")
+    taken = [(other.name, ipaddress.IPv4Network(other.subnet)) for other in find_all(store)]
+    chosen = parse_subnet(subnet, what="--subnet") if subnet else _free_subnet(taken)
+    for other, range_ in taken:
+        if ipaddress.IPv4Network(chosen).overlaps(range_):
+            raise ConfigError(
+                f"the subnet {chosen} overlaps that of network {other}, {range_}",
+                hint="choose another --subnet, or leave it out",
+            )
+    network_id = secrets.token_hex(32)
+    spec = {"subnet": chosen, "internal": internal, "labels": dict(labels or {})}
+    store.networks.insert(network_id, name, spec)
+    return find(store, name)
+
+
+def check_name(name: str) -> None:
+    """See that a network can have the name.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise ConfigError(
+            f"a network cannot be named {name!r}",
+            hint="use up to 63 letters, digits, '_', '.' and '-', beginning with a letter or digit",
+        )
+
+
+def parse_subnet(text: str, *, what: str) -> str:
+    """An IPv4 subnet in its canonical form.
+
+    Raises:
+        ConfigError: It is none that a network can have.
+    """
+    try:
+        subnet = ipaddress.IPv4Network(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"{what} cannot be {text!r}: {error}", hint="give one as 192.168.50.0/24"
+        ) from error
+    if subnet.prefixlen not in _PREFIXES:
+        raise ConfigError(f"{what} must be from /8 to /28, got {text}")
+    if not subnet.is_private or subnet.is_loopback or subnet.is_link_local:
+        raise ConfigError(
+            f"{what} must be of private addresses, got {text}",
+            hint="give one below 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16",
+        )
+    return str(subnet)
+
+
+def _free_subnet(taken: Iterable[tuple[str, ipaddress.IPv4Network]]) -> str:
+    ranges = [range_ for _, range_ in taken]
+    for candidate in _POOL.subnets(new_prefix=_POOL_PREFIX):
+        if not any(candidate.overlaps(range_) for range_ in ranges):
+            return str(candidate)
+    raise LimitError(
+        f"no subnet of {_POOL} is free", hint="delete networks with `container network prune`"
+    )
+
+
+def _from_record(record: NetworkRecord) -> Network:
+    spec, labels = record.spec, record.spec.get("labels")
+    if not isinstance(spec.get("subnet"), str) or not isinstance(labels, dict):
+        raise IntegrityError(f"the record of network {record.name} is damaged")
+    return Network(
+        id=record.id,
+        name=record.name,
+        subnet=str(spec["subnet"]),
+        internal=spec.get("internal") is True,
+        labels={str(key): str(value) for key, value in labels.items()},  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        created_at=record.created_at.timestamp(),
+    )

@@ -1,0 +1,83 @@
+"""Records of networks that were made with a name."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from woodlot.errors import AlreadyExistsError, IntegrityError
+from woodlot.store.db import Database
+
+_COLUMNS = "id, name, created_at, spec"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkRecord:
+    """One network."""
+
+    id: str
+    name: str
+    created_at: datetime
+    spec: Mapping[str, object]
+    """Given when it was made, and never changed."""
+
+
+class NetworkRecords:
+    """The table ``networks``; every call is a transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def insert(self, network_id: str, name: str, spec: Mapping[str, object]) -> None:
+        """Add a network.
+
+        Raises:
+            AlreadyExistsError: The name is taken.
+        """
+        with self._database.transaction():
+            if self._database.query("SELECT 1 FROM networks WHERE name = ?", (name,)):
+                raise AlreadyExistsError(
+                    f"there is a network {name} already",
+                    hint=f"delete it with `container network delete {name}`, or choose another name",
+                )
+            self._database.change(
+                "INSERT INTO networks (id, name, created_at, spec) VALUES (?, ?, ?, ?)",
+                (network_id, name, datetime.now(UTC).isoformat(), json.dumps(spec)),
+            )
+
+    def get(self, name: str) -> NetworkRecord | None:
+        """The network of that name, or None."""
+        rows = self._database.query(
+            f"SELECT {_COLUMNS} FROM networks WHERE name = ?",  # noqa: S608 - a constant
+            (name,),
+        )
+        return _record(rows[0]) if rows else None
+
+    def list(self) -> list[NetworkRecord]:
+        """All networks, oldest first."""
+        return [
+            _record(row)
+            for row in self._database.query(
+                f"SELECT {_COLUMNS} FROM networks ORDER BY created_at, id"  # noqa: S608
+            )
+        ]
+
+    def delete(self, network_id: str) -> bool:
+        """Remove a record; whether there was one."""
+        return self._database.change("DELETE FROM networks WHERE id = ?", (network_id,)) > 0
+
+
+def _record(row: tuple[object, ...]) -> NetworkRecord:
+    network_id, name, created_at, spec = row
+    try:
+        value: object = json.loads(str(spec))
+    except ValueError as error:
+        raise IntegrityError(f"the record of network {name} is damaged: {error}") from error
+    if not isinstance(value, dict):
+        raise IntegrityError(f"the record of network {name} is damaged: not an object")
+    return NetworkRecord(
+        id=str(network_id),
+        name=str(name),
+        created_at=datetime.fromisoformat(str(created_at)),
+        spec={str(key): item for key, item in value.items()},  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    )

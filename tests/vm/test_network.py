@@ -1,0 +1,166 @@
+"""Containers on networks, end to end: what they reach, what they do not, and what is left afterwards."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli import Cli
+from tests.registry.server import Registry
+
+pytestmark = pytest.mark.vm
+
+HTTPD = "mkdir -p /www && echo 'hello from '$(hostname) > /www/index.html && exec httpd -f -p 80 -h /www"
+# Longer than the switch stays when nobody is attached.
+LEAVE_S = 15.0
+
+
+@pytest.fixture
+def busybox(registry: Registry) -> str:
+    return registry.reference("busybox:1.35")
+
+
+def start_httpd(container: Cli, image: str, name: str, *options: str) -> None:
+    container.ok("run", "-d", "--name", name, *options, image, "sh", "-c", HTTPD)
+
+
+def inspect(container: Cli, name: str) -> dict[str, object]:
+    found: dict[str, object] = json.loads(container.ok("inspect", name))[0]
+    return found
+
+
+def wait_until(what: Callable[[], bool], message: str, *, timeout_s: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not what():
+        assert time.monotonic() < deadline, message
+        time.sleep(0.1)
+
+
+def fetch(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=10) as response:
+        return str(response.read().decode())
+
+
+def switches(container: Cli) -> list[int]:
+    """Switches of the networks of this installation."""
+    found = []
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if words[0].endswith(b"/woodlot-switch") and os.fsencode(container.root) in b" ".join(
+                words
+            ):
+                found.append(int(process.name))
+    return found
+
+
+@contextlib.contextmanager
+def loopback_server() -> Iterator[tuple[int, list[str]]]:
+    """A server on the host's loopback, and who came."""
+    came: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, peer = server.accept()
+                    came.append(str(peer))
+                    with connection:
+                        connection.sendall(b"secret\n")
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield server.getsockname()[1], came
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def test_containers_find_each_other_by_name_and_the_host_by_its_port(
+    container: Cli, busybox: str
+) -> None:
+    start_httpd(container, busybox, "web", "--network", "default,alias=www", "-p", "127.0.0.1::80")
+    script = """
+        for name in web www host.docker.internal; do echo "$name: $(nslookup -type=a $name | tail -n 2 | tr '\\n' ' ')"; done
+        wget -q -O - http://web/ && wget -q -O - http://www/ && ping -c 1 -W 5 web > /dev/null && echo pinged
+        nslookup -type=aaaa web > /dev/null && echo nodata
+        nslookup nobody > /dev/null || echo nobody
+        cat /etc/resolv.conf /etc/hosts
+    """
+    done = container.ok("run", "--rm", busybox, "sh", "-c", script)
+    assert done.count("hello from ") == 2, done
+    for word in ("pinged", "nodata", "nobody", "nameserver 10.86.0.1", "options ndots:0"):
+        assert word in done, done
+    # The host comes in through the published port.
+    status = inspect(container, "web")["status"]
+    assert isinstance(status, dict)
+    [port] = status["publishedPorts"]
+    assert "hello from " in fetch(f"http://127.0.0.1:{port['host_port']}/")
+    # And with the last container the switch goes, and its socket and ports with it.
+    assert len(switches(container)) == 1
+    container.ok("rm", "-f", "web")
+    wait_until(lambda: not switches(container), "the switch stays", timeout_s=LEAVE_S)
+    assert not list(container.runtime.rglob("*.sock"))
+    with pytest.raises(urllib.error.URLError):
+        fetch(f"http://127.0.0.1:{port['host_port']}/")
+
+
+def test_the_hosts_loopback_is_reached_only_where_the_user_says_so(
+    container: Cli, busybox: str
+) -> None:
+    with loopback_server() as (port, came):
+        script = f"""
+            for host in 127.0.0.1 10.86.0.1 10.86.0.254 10.0.2.2 0.0.0.0 host.docker.internal; do
+                echo "$host: $(nc -w 3 $host {port} < /dev/null 2>&1)"
+            done
+            ip route add 127.9.9.9 via 10.86.0.1 2> /dev/null
+            nc -w 3 127.9.9.9 {port} < /dev/null
+            true
+        """
+        done = container.ok("run", "--rm", "--cap-add", "NET_ADMIN", busybox, "sh", "-c", script)
+        assert "secret" not in done, done
+        assert not came
+        # A port that the user gives.
+        asked = f"nc -w 5 host.docker.internal {port} < /dev/null"
+        given = {"WOODLOT_NETWORK_HOST_PORTS": str(port)}
+        done = container.ok("run", "--rm", busybox, "sh", "-c", asked, env=given)
+        assert done == "secret\n"
+
+
+def test_a_busy_port_is_told_before_the_machine_starts(container: Cli, busybox: str) -> None:
+    container.ok("pull", busybox)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        refused = container("run", "--name", "late", "-p", f"127.0.0.1:{port}:80", busybox, "true")
+    assert refused.returncode == 125
+    assert f"port 127.0.0.1:{port}/tcp of the host is in use" in refused.stderr
+    assert "hint: publish another port" in refused.stderr
+    # No machine, no record, and the name is free.
+    assert json.loads(container.ok("list", "--all", "--format", "json")) == []
+    wait_until(lambda: not switches(container), "the switch stays", timeout_s=LEAVE_S)
+
+
+def test_a_switch_that_dies_is_told_and_nothing_hangs(container: Cli, busybox: str) -> None:
+    container.ok("run", "-d", "--name", "cut", busybox, "sleep", "300")
+    [switch] = switches(container)
+    os.kill(switch, signal.SIGKILL)
+
+    def lost() -> object:
+        status = inspect(container, "cut")["status"]
+        assert isinstance(status, dict)
+        assert status["state"] == "running"
+        return status.get("networkLost")
+
+    wait_until(lambda: bool(lost()), "nobody says that the network is lost")
+    assert "network default is lost: its switch ended" in str(lost())
+    log = next((container.root / "containers").iterdir()) / "supervisor.log"
+    assert "network default is lost" in log.read_text()
+    # The next container has a network again, with a switch of its own.
+    assert "10.86.0." in container.ok("run", "--rm", busybox, "ip", "-4", "addr", "show", "eth0")
+    container.ok("rm", "-f", "cut")

@@ -32,7 +32,7 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("container.cpus", float, str(min(4, os.cpu_count() or 1)), "CPUs of a container"),
+    Setting("container.cpus", float, "0", "CPUs of a container; 0 is the host's, at most 4, or 1 if emulated"),
     Setting("container.memory", parse_size, "1g", "memory of a container"),
     Setting("container.disk", parse_size, "64g", "most a container's writable disk can hold (sparse)"),
     Setting("log.max_size", parse_size, "16m", "size at which a container's log is rotated"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from woodlot.cli.output import print_error
-from woodlot.errors import ErrorCode, WoodlotError
+from woodlot.errors import ErrorCode, ExecutionError, WoodlotError
 
 if TYPE_CHECKING:
     from woodlot.paths import Paths
@@ -21,24 +21,40 @@ USAGE_EXIT_CODE = 64
 
 # Name → module below woodlot.cli and attribute; a command's module is loaded when it is used.
 COMMANDS = {
+    "attach": ("lifecycle", "attach"),
     "delete": ("containers", "delete"),
+    "exec": ("exec", "exec_command"),
     "image": ("image", "image"),
     "inspect": ("containers", "inspect"),
+    "kill": ("lifecycle", "kill"),
     "list": ("containers", "list_command"),
+    "logs": ("logs", "logs"),
     "pull": ("image", "pull"),
+    "restart": ("lifecycle", "restart"),
     "run": ("run", "run"),
+    "start": ("lifecycle", "start"),
+    "stop": ("lifecycle", "stop"),
     "system": ("system", "system"),
+    "wait": ("lifecycle", "wait"),
 }
 ALIASES = {"i": "image", "ls": "list", "ps": "list", "rm": "delete", "s": "system"}
 MORE_ALIASES = {"images": ("image", "list_command"), "rmi": ("image", "delete_command")}
 SUMMARIES = {
+    "attach": "Be the terminal of a running container.",
     "delete": "Delete containers (rm).",
+    "exec": "Run one more process in a running container.",
     "image": "Manage images (i).",
     "inspect": "Show all of containers as JSON.",
+    "kill": "Send a signal to containers.",
     "list": "List containers (ls, ps).",
+    "logs": "Show what a container has printed.",
     "pull": "Fetch an image and make it ready to run.",
+    "restart": "Stop containers and start them again.",
     "run": "Run a container in a virtual machine of its own.",
+    "start": "Start stopped containers.",
+    "stop": "Stop running containers.",
     "system": "Show and set what containers run on (s).",
+    "wait": "Wait for containers to end and print their statuses.",
 }
 
 
@@ -137,6 +153,8 @@ def run_command() -> int:  # noqa: PLR0911 - a status for each kind of end
 
 def exit_status(error: WoodlotError) -> int:
     """The status for an error of a command: `run` has Docker's, every other one Apple's 1."""
+    if isinstance(error, ExecutionError):
+        return 126 if error.code is ErrorCode.NOT_EXECUTABLE else 127
     status: object = getattr(error, "exit_status", None)
     if isinstance(status, int):
         return status

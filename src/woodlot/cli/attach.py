@@ -10,11 +10,13 @@ import termios
 import threading
 import tty
 from collections.abc import Awaitable, Callable, Generator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 
 from woodlot.container.client import Attachment, Supervised
 from woodlot.container.session import End
-from woodlot.container.spec import ContainerSpec
+from woodlot.container.spec import ContainerSpec, ExecSpec, ProcessSpec
 from woodlot.container.state import KILLED_EXIT_CODE
 from woodlot.errors import WoodlotError
 
@@ -46,19 +48,23 @@ def start_detached(socket_path: Path) -> None:
     asyncio.run(start())
 
 
-def run_foreground(socket_path: Path, spec: ContainerSpec, *, console_log: Path) -> int:
-    """Start the process and be its terminal until it ends; returns its exit status.
+def run_foreground(
+    socket_path: Path, spec: ContainerSpec, *, console_log: Path, owner: bool, stdin: bool
+) -> int:
+    """Start the process unless it runs, and be its terminal until it ends; returns its exit status.
 
     Args:
         socket_path: Of the supervisor.
         spec: The container.
         console_log: What its guest's kernel says, named to the user if the virtual machine fails.
+        owner: The container ends with this command.
+        stdin: Hand over our stdin.
 
     Raises:
         WoodlotError: Why it does not run.
     """
     try:
-        end = asyncio.run(_foreground(socket_path, spec))
+        end = asyncio.run(_foreground(socket_path, replace(spec.process, stdin=stdin), owner=owner))
     except BrokenPipeError:
         # As a program that SIGPIPE ends: `container run … | head` is no error of anybody's.
         return 128 + signal.SIGPIPE
@@ -72,24 +78,66 @@ def run_foreground(socket_path: Path, spec: ContainerSpec, *, console_log: Path)
     return end.code
 
 
-async def _foreground(socket_path: Path, spec: ContainerSpec) -> End:
-    stdin = spec.process.stdin
-    is_terminal = spec.process.tty and os.isatty(1)
-    window = _window() if is_terminal else (0, 0)
-    async with (
-        Supervised(socket_path) as supervised,
-        supervised.attach(start=True, owner=True, stdin=stdin, window=window) as attachment,
-    ):
+def exec_foreground(socket_path: Path, spec: ExecSpec) -> int:
+    """Run one more process and be its terminal until it ends; returns its exit status.
+
+    Raises:
+        WoodlotError: Why it does not run.
+    """
+
+    async def run() -> End:
+        async with Supervised(socket_path) as supervised:
+            opened = supervised.exec(spec, window=_window_of(spec))
+            return await _carry(supervised, opened, spec, exec_id=spec.id)
+
+    try:
+        return asyncio.run(run()).code
+    except BrokenPipeError:
+        return 128 + signal.SIGPIPE
+
+
+def exec_detached(socket_path: Path, spec: ExecSpec) -> None:
+    """Run one more process and leave it alone once it runs.
+
+    Raises:
+        WoodlotError: Why it does not.
+    """
+
+    async def run() -> None:
+        async with Supervised(socket_path) as supervised:
+            await supervised.exec_detached(spec)
+
+    asyncio.run(run())
+
+
+async def _foreground(socket_path: Path, process: ProcessSpec, *, owner: bool) -> End:
+    async with Supervised(socket_path) as supervised:
+        opened = supervised.attach(
+            start=True, owner=owner, stdin=process.stdin, window=_window_of(process)
+        )
+        return await _carry(supervised, opened, process)
+
+
+async def _carry(
+    supervised: Supervised,
+    opened: AbstractAsyncContextManager[Attachment],
+    process: ProcessSpec | ExecSpec,
+    *,
+    exec_id: str = "",
+) -> End:
+    """Carry stdio, signals and the window's size until the process ends."""
+    is_terminal = process.tty and os.isatty(1)
+    async with opened as attachment:
         # From the first moment on: a Ctrl-C while the VM boots must not be lost.
-        with _signals(supervised, resize=is_terminal):
+        with _signals(supervised, exec_id, resize=is_terminal):
             await attachment.started()
             if is_terminal:
                 # Again: it may have changed while the VM booted.
-                await supervised.resize(*_window())
-            with _raw_terminal(0) if spec.process.tty and stdin else contextlib.nullcontext():
-                reader = _StdinReader(attachment) if stdin else None
-                if reader is not None:
-                    reader.start()
+                await supervised.resize(*_window(), exec_id=exec_id)
+            raw = process.tty and process.stdin and os.isatty(0)
+            with _raw_terminal(0) if raw else contextlib.nullcontext():
+                if process.stdin:
+                    _StdinReader(attachment).start()
                 return await _copy_output(attachment)
 
 
@@ -128,7 +176,7 @@ class _StdinReader:
 
 
 @contextlib.contextmanager
-def _signals(supervised: Supervised, *, resize: bool) -> Generator[None]:
+def _signals(supervised: Supervised, exec_id: str, *, resize: bool) -> Generator[None]:
     """Forward signals to the process, and the window's size when it changes."""
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
@@ -140,13 +188,15 @@ def _signals(supervised: Supervised, *, resize: bool) -> Generator[None]:
         if insisted >= _PATIENCE:
             # The supervisor sees its owner go and stops the container.
             os._exit(128 + number)
-        _keep(tasks, supervised.signal(number))
+        _keep(tasks, supervised.signal(number, exec_id=exec_id))
 
     handlers: dict[int, Callable[[], None]] = {
         number: functools.partial(send, number) for number in _FORWARDED
     }
     if resize:
-        handlers[signal.SIGWINCH] = lambda: _keep(tasks, supervised.resize(*_window()))
+        handlers[signal.SIGWINCH] = lambda: _keep(
+            tasks, supervised.resize(*_window(), exec_id=exec_id)
+        )
     for number, handler in handlers.items():
         loop.add_signal_handler(number, handler)
     try:
@@ -167,6 +217,10 @@ def _keep(tasks: "set[asyncio.Task[None]]", work: Awaitable[None]) -> None:
     task = asyncio.get_running_loop().create_task(quietly())
     tasks.add(task)
     task.add_done_callback(tasks.discard)
+
+
+def _window_of(process: ProcessSpec | ExecSpec) -> tuple[int, int]:
+    return _window() if process.tty and os.isatty(1) else (0, 0)
 
 
 def _window() -> tuple[int, int]:

@@ -10,7 +10,7 @@ import click
 from woodlot.cli.image import choose_platform, fetch_options, platform_options
 from woodlot.cli.progress import make_progress
 from woodlot.container.create import Request, build_spec
-from woodlot.errors import ConfigError, ErrorCode, NotFoundError, WoodlotError
+from woodlot.errors import ConfigError, NotFoundError, WoodlotError
 
 if TYPE_CHECKING:
     from woodlot.cli.app import App
@@ -135,7 +135,7 @@ def run(
             )
         return _run(app, found, plan, request, detach=detach, cidfile=cidfile)
     except WoodlotError as error:
-        error.exit_status = _status(error)  # type: ignore[attr-defined]
+        error.exit_status = 125  # type: ignore[attr-defined]
         raise
 
 
@@ -195,11 +195,12 @@ def _run(
     from woodlot.container.launch import launch
     from woodlot.container.lifecycle import reserve
     from woodlot.image.image import load
+    from woodlot.vmm.base import Accelerator
 
     with app.store.using_sync():
         # Once more, now that nothing can sweep it away.
         load(app.store, image.reference, image.platform)
-        spec = build_spec(image, request)
+        spec = build_spec(image, request, emulated=plan.accelerator is Accelerator.TCG)
         lock = reserve(app.store, spec)
     # SQLite must not be open across a fork; it opens again when it is used.
     app.store.close()
@@ -217,7 +218,9 @@ def _run(
             click.echo(spec.id)
             return 0
         console_log = app.paths.container(spec.id) / "console.log"
-        return run_foreground(socket_path, spec, console_log=console_log)
+        return run_foreground(
+            socket_path, spec, console_log=console_log, owner=True, stdin=spec.process.stdin
+        )
     except WoodlotError:
         lifeline.close()
         _forget(app, spec)
@@ -258,11 +261,3 @@ def _check_cidfile(path: Path) -> None:
         )
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise ConfigError(f"--cidfile {path} cannot be written in {path.parent}")
-
-
-def _status(error: WoodlotError) -> int:
-    from woodlot.errors import ExecutionError
-
-    if isinstance(error, ExecutionError):
-        return 126 if error.code is ErrorCode.NOT_EXECUTABLE else 127
-    return 125

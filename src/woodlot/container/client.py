@@ -12,14 +12,16 @@ import grpc.aio
 
 from woodlot._pb.supervisor.v1 import supervisor_pb2 as pb
 from woodlot._pb.supervisor.v1.supervisor_pb2_grpc import SupervisorStub
+from woodlot.container.logs import LogPosition
 from woodlot.container.session import End
-from woodlot.container.wire import decode_end, decode_error
+from woodlot.container.spec import ExecSpec
+from woodlot.container.wire import decode_end, decode_error, encode_exec
 from woodlot.errors import StateError, WoodlotError
 from woodlot.guest.client import Output
 
 
 class Attachment:
-    """The stdio of a container's process; made by `Supervised.attach`."""
+    """The stdio of a process in a container; made by `Supervised.attach` and `Supervised.exec`."""
 
     def __init__(self, call: Any) -> None:  # noqa: ANN401 - generated code has no types
         self._call = call
@@ -30,12 +32,31 @@ class Attachment:
         Raises:
             WoodlotError: Why it does not.
         """
+        await self._started()
+
+    async def log_position(self) -> LogPosition:
+        """Where the log stood when the stream began; in place of `started`."""
+        started = await self._started()
+        return LogPosition(inode=started.log_inode, size=started.log_size)
+
+    async def _started(self) -> pb.AttachResponse.Started:
         try:
             response = await self._read()
         except grpc.aio.AioRpcError as error:
             raise translate(error) from error
         if response is None or response.WhichOneof("response") != "started":
             raise WoodlotError("the container's supervisor ended the stream before it began")
+        return response.started
+
+    async def records(self) -> AsyncIterator[bytes]:
+        """What is appended to the log, in whole lines, until the container ends."""
+        try:
+            while (response := await self._read()) is not None:
+                if response.WhichOneof("response") == "exited":
+                    return
+                yield response.log
+        except grpc.aio.AioRpcError as error:
+            raise translate(error) from error
 
     async def output(self) -> AsyncIterator[Output | End]:
         """What the process writes; its end last."""
@@ -123,30 +144,64 @@ class Supervised:
             stdin: Input will be sent.
             window: Rows and columns of the terminal; zeros if there is none.
         """
-        call = self._stub.Attach()
         opened = pb.AttachRequest.Open(
             start=start, owner=owner, stdin=stdin, rows=window[0], columns=window[1]
         )
+        async with _stream(self._stub.Attach(), pb.AttachRequest(open=opened)) as attachment:
+            yield attachment
+
+    @asynccontextmanager
+    async def follow(self) -> AsyncGenerator[tuple[LogPosition, AsyncIterator[bytes]]]:
+        """The log, for the life of the block: where its file stands now, and the records that come after that.
+
+        They end with the container. While nobody takes them, its process is held back.
+        """
+        opened = pb.AttachRequest(open=pb.AttachRequest.Open(log=True))
+        async with _stream(self._stub.Attach(), opened) as attachment:
+            yield await attachment.log_position(), attachment.records()
+
+    @asynccontextmanager
+    async def exec(
+        self, spec: ExecSpec, *, window: tuple[int, int] = (0, 0)
+    ) -> AsyncGenerator[Attachment]:
+        """Run one more process, whose stdio this is; it is killed if it still runs at the end of the block.
+
+        Args:
+            spec: The process.
+            window: Rows and columns of the terminal; zeros if there is none.
+        """
+        opened = encode_exec(spec, detached=False, rows=window[0], columns=window[1])
+        async with _stream(self._stub.Exec(), opened) as attachment:
+            yield attachment
+
+    async def exec_detached(self, spec: ExecSpec) -> None:
+        """Run one more process and leave it alone once it runs.
+
+        Raises:
+            WoodlotError: Why it does not.
+        """
+        opened = encode_exec(spec, detached=True, rows=0, columns=0)
+        async with _stream(self._stub.Exec(), opened) as attachment:
+            await attachment.started()
+
+    async def signal(self, number: int, *, exec_id: str = "") -> None:
+        """Send a signal to the container's process, or to one that `exec` runs."""
         try:
-            await call.write(pb.AttachRequest(open=opened))
+            await self._stub.Signal(pb.SignalRequest(number=number, exec_id=exec_id))
         except grpc.aio.AioRpcError as error:
             raise translate(error) from error
-        try:
-            yield Attachment(call)
-        finally:
-            call.cancel()
 
-    async def signal(self, number: int) -> None:
-        """Send the process a signal."""
+    async def resize(self, rows: int, columns: int, *, exec_id: str = "") -> None:
+        """Set the size of a process's terminal."""
         try:
-            await self._stub.Signal(pb.SignalRequest(number=number))
+            await self._stub.Resize(pb.ResizeRequest(rows=rows, columns=columns, exec_id=exec_id))
         except grpc.aio.AioRpcError as error:
             raise translate(error) from error
 
-    async def resize(self, rows: int, columns: int) -> None:
-        """Set the size of the process's terminal."""
+    async def wait(self) -> End:
+        """How the container ended, once its VM is gone."""
         try:
-            await self._stub.Resize(pb.ResizeRequest(rows=rows, columns=columns))
+            return decode_end(await self._stub.Wait(pb.WaitRequest()))
         except grpc.aio.AioRpcError as error:
             raise translate(error) from error
 
@@ -164,6 +219,21 @@ class Supervised:
         except grpc.aio.AioRpcError as error:
             raise translate(error) from error
         return decode_end(reply.exit)
+
+
+@asynccontextmanager
+async def _stream(
+    call: Any,  # noqa: ANN401 - generated code has no types
+    opened: pb.AttachRequest,
+) -> AsyncGenerator[Attachment]:
+    try:
+        await call.write(opened)
+    except grpc.aio.AioRpcError as error:
+        raise translate(error) from error
+    try:
+        yield Attachment(call)
+    finally:
+        call.cancel()
 
 
 def translate(error: grpc.aio.AioRpcError) -> WoodlotError:

@@ -15,6 +15,7 @@ from woodlot.units import MIB, parse_size
 
 # Docker's least.
 MIN_MEMORY_BYTES = 6 * MIB
+_MAX_DEFAULT_CPUS = 4
 MIN_CPUS = 0.01
 MAX_HOSTNAME = 64  # HOST_NAME_MAX, sethostname(2)
 
@@ -114,8 +115,13 @@ class Request:
         )
 
 
-def build_spec(image: Image, request: Request) -> ContainerSpec:
+def build_spec(image: Image, request: Request, *, emulated: bool = False) -> ContainerSpec:
     """The container that ``request`` asks of ``image``.
+
+    Args:
+        image: What it is made from.
+        request: What is asked.
+        emulated: Its processor will be; one thread of the host's then does all its work.
 
     Raises:
         ConfigError: A part of the request is not valid, or image and request name no command.
@@ -160,7 +166,7 @@ def build_spec(image: Image, request: Request) -> ContainerSpec:
             rlimits=options.parse_ulimits(request.ulimits),
             init=request.init,
         ),
-        cpus=_cpus(request.cpus),
+        cpus=_cpus(request.cpus, emulated=emulated),
         memory_bytes=_memory(request.memory),
         disk_bytes=settings.get_int("container.disk"),
         hostname=hostname,
@@ -195,9 +201,11 @@ def _check_text(spec: ContainerSpec) -> None:
             raise ConfigError(f"{text!r} is not UTF-8") from error
 
 
-def _cpus(asked: float | None) -> float:
-    cpus = settings.get_float("container.cpus") if asked is None else asked
+def _cpus(asked: float | None, *, emulated: bool = False) -> float:
     host = os.cpu_count() or 1
+    cpus = settings.get_float("container.cpus") if asked is None else asked
+    if asked is None and cpus == 0:
+        cpus = 1 if emulated else min(_MAX_DEFAULT_CPUS, host)
     if not MIN_CPUS <= cpus <= host:
         raise ConfigError(f"--cpus must be from {MIN_CPUS:g} to {host}, got {cpus:g}")
     return cpus

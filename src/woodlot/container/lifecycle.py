@@ -67,6 +67,29 @@ def reserve(store: Store, spec: ContainerSpec) -> int:
     return lock
 
 
+def reopen(store: Store, container: Container) -> int:
+    """Record that a stopped container starts again.
+
+    Returns:
+        A descriptor that holds the container's lock; it goes to the supervisor.
+
+    Raises:
+        StateError: It is not stopped any more.
+    """
+    path = store.paths.container(container.spec.id) / "lock"
+    with contextlib.ExitStack() as undo:
+        lock = open_lock(path)
+        undo.callback(os.close, lock)
+        if not (try_flock(lock) and _is_at(lock, path)):
+            raise StateError(f"container {container.spec.name} is being started or removed")
+        if not isinstance(find(store, container.spec.id).state, state.Stopped):
+            raise StateError(f"container {container.spec.name} has been started meanwhile")
+        os.set_inheritable(lock, True)  # noqa: FBT003
+        store.containers.update_state(container.spec.id, state.to_json(state.Starting()))
+        undo.pop_all()
+    return lock
+
+
 def _lock_unrecorded(path: Path) -> int:
     """The held lock of a container without a record, whose directory a sweep may be about to take away."""
     while True:

@@ -7,7 +7,10 @@ of output longer than 16 KiB becomes several objects, of which only the last end
 import contextlib
 import json
 import logging
+import os
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -16,6 +19,7 @@ log = logging.getLogger(__name__)
 
 Stream = Literal["stdout", "stderr"]
 _MAX_LINE_BYTES = 16 << 10
+_CHUNK_BYTES = 1 << 20
 
 
 class LogWriter:
@@ -31,28 +35,44 @@ class LogWriter:
         self._size = self._file.tell()
         self._partial: dict[Stream, bytes] = {"stdout": b"", "stderr": b""}
 
-    def write(self, stream: Stream, data: bytes) -> None:
-        """Take output as it came; whole lines are written, the rest waits for its end."""
+    @property
+    def position(self) -> "LogPosition":
+        """The end of what has been written."""
+        if self._file is None:
+            return LogPosition(inode=0, size=0)
+        return LogPosition(inode=os.fstat(self._file.fileno()).st_ino, size=self._size)
+
+    def write(self, stream: Stream, data: bytes) -> bytes:
+        """Take output as it came; whole lines are written, the rest waits for its end.
+
+        Returns:
+            What was appended to the file.
+        """
         pending = self._partial[stream] + data if self._partial[stream] else data
         *lines, rest = pending.split(b"\n")
         records = [line + b"\n" for line in lines]
         *full, self._partial[stream] = _pieces(rest)
         records += full
-        if records:
-            self._append(stream, records)
+        return self._append(stream, records) if records else b""
 
-    def close(self) -> None:
-        """Write what waits for the end of its line, and close."""
-        for stream, rest in self._partial.items():
-            if rest:
-                self._append(stream, [rest])
+    def close(self) -> bytes:
+        """Write what waits for the end of its line, and close.
+
+        Returns:
+            What was appended to the file.
+        """
+        written = b"".join(
+            self._append(stream, [rest]) for stream, rest in self._partial.items() if rest
+        )
+        self._partial = {"stdout": b"", "stderr": b""}
         if self._file is not None:
             self._file.close()
             self._file = None
+        return written
 
-    def _append(self, stream: Stream, lines: list[bytes]) -> None:
+    def _append(self, stream: Stream, lines: list[bytes]) -> bytes:
         if self._file is None:
-            return
+            return b""
         seconds, nanos = divmod(time.time_ns(), 10**9)
         moment = datetime.fromtimestamp(seconds, UTC)
         tail = f'","stream":"{stream}","time":"{moment:%Y-%m-%dT%H:%M:%S}.{nanos:09d}Z"}}\n'
@@ -72,6 +92,8 @@ class LogWriter:
             with contextlib.suppress(OSError):
                 self._file.close()
             self._file = None
+            return b""
+        return encoded
 
     def _rotate(self) -> None:
         assert self._file is not None  # noqa: S101
@@ -96,3 +118,69 @@ def _pieces(line: bytes) -> list[bytes]:
 
 def _encode(piece: bytes) -> str:
     return json.dumps(piece.decode("utf-8", "replace"), ensure_ascii=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A line of a container's log, or a piece of a very long one."""
+
+    text: str
+    stream: Stream
+    time: str
+    """RFC 3339, UTC, nanoseconds: such times sort as text does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogPosition:
+    """A place in a log: so many bytes into the file of that inode."""
+
+    inode: int
+    size: int
+
+
+class LogReader:
+    """Reads the files of a container's log, oldest first."""
+
+    def __init__(self, path: Path) -> None:
+        self._paths = (path.with_suffix(path.suffix + ".1"), path)
+        self._files: dict[int, BinaryIO] = {}
+
+    def open(self) -> None:
+        """Hold on to the files that are there now, whatever is rotated away; called again, to those that are new."""
+        for path in self._paths:
+            with contextlib.suppress(FileNotFoundError):
+                file = path.open("rb")
+                if self._files.setdefault(os.fstat(file.fileno()).st_ino, file) is not file:
+                    file.close()
+
+    def read(self, until: LogPosition | None = None) -> Iterator[Record]:
+        """The lines of all files held, up to a position if one is given; damaged ones are left out."""
+        for inode, file in self._files.items():
+            is_last = until is not None and inode == until.inode
+            limit = until.size if until is not None and is_last else None
+            yield from _read_records(file, limit)
+            if is_last:
+                return
+
+    def close(self) -> None:
+        """Give the files back."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+
+def _read_records(file: BinaryIO, limit: int | None) -> Iterator[Record]:
+    rest, left = b"", limit
+    while data := file.read(_CHUNK_BYTES if left is None else min(left, _CHUNK_BYTES)):
+        if left is not None:
+            left -= len(data)
+        whole, newline, rest = (rest + data).rpartition(b"\n")
+        yield from parse_records(whole + newline)
+
+
+def parse_records(data: bytes) -> Iterator[Record]:
+    """The records in whole lines of a log's file; damaged ones are left out."""
+    for line in data.splitlines():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            fields = json.loads(line)
+            yield Record(fields["log"], fields["stream"], fields["time"])

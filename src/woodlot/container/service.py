@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -10,12 +11,16 @@ import grpc.aio
 
 from woodlot._pb.supervisor.v1 import supervisor_pb2 as pb
 from woodlot._pb.supervisor.v1.supervisor_pb2_grpc import SupervisorServicer
-from woodlot.container.wire import encode_end, encode_error
+from woodlot.container.session import end_of
+from woodlot.container.wire import decode_exec, encode_end, encode_error
 from woodlot.errors import WoodlotError
+from woodlot.guest.client import Exited, Output, Started
 
 if TYPE_CHECKING:
     from woodlot.container.session import Subscriber
     from woodlot.container.supervisor import Supervisor
+
+_LOG_PIECE_BYTES = 1 << 20
 
 Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"
 
@@ -40,7 +45,12 @@ class Service(SupervisorServicer):
         supervisor = self._supervisor
         first = await anext(aiter(request_iterator))
         opened = first.open
-        subscriber = await supervisor.session.subscribe()
+        started = pb.AttachResponse.Started()
+        if opened.log:
+            subscriber, position = await supervisor.session.follow()
+            started = pb.AttachResponse.Started(log_inode=position.inode, log_size=position.size)
+        else:
+            subscriber = await supervisor.session.subscribe()
         feeding: asyncio.Task[None] | None = None
         orderly = False
         try:
@@ -49,10 +59,10 @@ class Service(SupervisorServicer):
                     await supervisor.start_process(
                         owned=opened.owner, rows=opened.rows, columns=opened.columns
                     )
-            yield pb.AttachResponse(started=pb.AttachResponse.Started())
+            yield pb.AttachResponse(started=started)
             if opened.stdin:
-                feeding = asyncio.create_task(_feed(supervisor, request_iterator))
-            async for response in _output(subscriber):
+                feeding = asyncio.create_task(_feed(supervisor, "", request_iterator))
+            async for response in _records(subscriber) if opened.log else _output(subscriber):
                 yield response
             async with _errors(context):
                 end = await supervisor.ended()
@@ -65,16 +75,49 @@ class Service(SupervisorServicer):
             if opened.owner and not orderly:
                 supervisor.owner_left()
 
-    async def Signal(self, request: pb.SignalRequest, context: Context) -> pb.SignalResponse:  # noqa: N802
-        """Send a signal to the process."""
+    async def Exec(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.AttachRequest], context: Context
+    ) -> AsyncGenerator[pb.AttachResponse]:
+        """One more process and its stdio."""
+        supervisor = self._supervisor
+        opened = (await anext(aiter(request_iterator))).open
+        spec = decode_exec(opened)
+        started = pb.AttachResponse(started=pb.AttachResponse.Started())
         async with _errors(context):
-            await self._supervisor.process.signal(request.number)
+            if opened.exec.detached:
+                await supervisor.exec_detached(spec)
+                yield started
+                return
+            feeding: asyncio.Task[None] | None = None
+            async with supervisor.exec(spec, rows=opened.rows, columns=opened.columns) as process:
+                try:
+                    async for event in process.events():
+                        match event:
+                            case Started():
+                                yield started
+                                if spec.stdin:
+                                    feeding = asyncio.create_task(
+                                        _feed(supervisor, spec.id, request_iterator)
+                                    )
+                            case Output():
+                                yield _encode_output(event)
+                            case Exited():
+                                yield pb.AttachResponse(exited=encode_end(end_of(event)))
+                finally:
+                    if feeding is not None:
+                        feeding.cancel()
+
+    async def Signal(self, request: pb.SignalRequest, context: Context) -> pb.SignalResponse:  # noqa: N802
+        """Send a signal to a process."""
+        async with _errors(context):
+            await self._supervisor.find_process(request.exec_id).signal(request.number)
         return pb.SignalResponse()
 
     async def Resize(self, request: pb.ResizeRequest, context: Context) -> pb.ResizeResponse:  # noqa: N802
-        """Set the size of the process's terminal."""
+        """Set the size of a process's terminal."""
         async with _errors(context):
-            await self._supervisor.process.resize(request.rows, request.columns)
+            process = self._supervisor.find_process(request.exec_id)
+            await process.resize(request.rows, request.columns)
         return pb.ResizeResponse()
 
     async def Stop(self, request: pb.StopRequest, context: Context) -> pb.StopResponse:  # noqa: N802
@@ -93,16 +136,28 @@ class Service(SupervisorServicer):
 
 async def _output(subscriber: "Subscriber") -> AsyncGenerator[pb.AttachResponse]:
     while (chunk := await subscriber.get()) is not None:
-        yield (
-            pb.AttachResponse(stderr=chunk.data)
-            if chunk.stderr
-            else pb.AttachResponse(stdout=chunk.data)
-        )
+        yield _encode_output(chunk)
 
 
-async def _feed(supervisor: "Supervisor", requests: AsyncIterator[pb.AttachRequest]) -> None:
-    process = supervisor.process
+async def _records(subscriber: "Subscriber") -> AsyncGenerator[pb.AttachResponse]:
+    while (chunk := await subscriber.get()) is not None:
+        records = io.BytesIO(chunk.data)
+        # The last line of a piece is made whole; none is longer than some 100 KiB.
+        while piece := records.read(_LOG_PIECE_BYTES):
+            yield pb.AttachResponse(log=piece + records.readline())
+
+
+def _encode_output(output: Output) -> pb.AttachResponse:
+    if output.stderr:
+        return pb.AttachResponse(stderr=output.data)
+    return pb.AttachResponse(stdout=output.data)
+
+
+async def _feed(
+    supervisor: "Supervisor", exec_id: str, requests: AsyncIterator[pb.AttachRequest]
+) -> None:
     with contextlib.suppress(WoodlotError):
+        process = supervisor.find_process(exec_id)
         async for request in requests:
             match request.WhichOneof("request"):
                 case "stdin":

@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
-from woodlot.container.logs import LogWriter
+from woodlot.container.logs import LogPosition, LogWriter
 from woodlot.guest.client import Exited, Output, Process, Started
 
 _QUEUE_CHUNKS = 8
@@ -18,6 +18,11 @@ class End:
     oom_killed: bool = False
     reason: str = ""
     """Why, where its process did not end by itself."""
+
+
+def end_of(exited: Exited) -> End:
+    """How a process ended by itself."""
+    return End(code=exited.code, signal=exited.signal, oom_killed=exited.oom_killed)
 
 
 class Subscriber:
@@ -57,6 +62,7 @@ class Session:
     def __init__(self, log: LogWriter) -> None:
         self._log = log
         self._subscribers: list[Subscriber] = []
+        self._followers: list[Subscriber] = []
         self._over = False
 
     async def subscribe(self) -> Subscriber:
@@ -68,11 +74,21 @@ class Session:
             self._subscribers.append(subscriber)
         return subscriber
 
+    async def follow(self) -> tuple[Subscriber, LogPosition]:
+        """A new view of the log, whose chunks are records of its file, and the place in it from which they come."""
+        follower = Subscriber()
+        if self._over:
+            await follower.put(None)
+        else:
+            self._followers.append(follower)
+        return follower, self._log.position
+
     def unsubscribe(self, subscriber: Subscriber) -> None:
         """Forget a view."""
         subscriber.close()
-        if subscriber in self._subscribers:
-            self._subscribers.remove(subscriber)
+        for views in (self._subscribers, self._followers):
+            if subscriber in views:
+                views.remove(subscriber)
 
     async def pump(self, process: Process, started: "asyncio.Future[None]") -> Exited:
         """Carry output until the process ends; ``started`` is resolved when it runs.
@@ -85,17 +101,26 @@ class Session:
                 case Started():
                     started.set_result(None)
                 case Output():
-                    self._log.write("stderr" if event.stderr else "stdout", event.data)
+                    logged = self._log.write("stderr" if event.stderr else "stdout", event.data)
                     for subscriber in tuple(self._subscribers):
                         await subscriber.put(event)
+                    await self._put_logged(logged)
                 case Exited():
                     return event
         raise AssertionError("events() ends with Exited or raises")
 
     async def finish(self) -> None:
         """No more output will come."""
+        if self._over:
+            return
         self._over = True
-        for subscriber in tuple(self._subscribers):
+        await self._put_logged(self._log.close())
+        for subscriber in (*self._subscribers, *self._followers):
             await subscriber.put(None)
         self._subscribers.clear()
-        self._log.close()
+        self._followers.clear()
+
+    async def _put_logged(self, records: bytes) -> None:
+        if records:
+            for follower in tuple(self._followers):
+                await follower.put(Output(data=records, stderr=False))

@@ -40,6 +40,21 @@ class ProcessSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExecSpec:
+    """One more process in a running container; what is left empty is as for the container's own."""
+
+    id: str
+    """Unique among the container's processes."""
+    args: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    """``NAME=value``, over the container's own."""
+    cwd: str = ""
+    user: str = ""
+    tty: bool = False
+    stdin: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkSpec:
     """A network that the container is attached to; what is left empty is chosen."""
 

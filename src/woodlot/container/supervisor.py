@@ -20,9 +20,9 @@ import shlex
 import shutil
 import signal
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,7 +31,7 @@ from woodlot.container import lifecycle, options, state
 from woodlot.container.boot import MachinePlan
 from woodlot.container.lifeline import Lifeline
 from woodlot.container.links import Links
-from woodlot.container.spec import ContainerSpec
+from woodlot.container.spec import ContainerSpec, ExecSpec, ProcessSpec
 from woodlot.errors import (
     ErrorCode,
     ExecutionError,
@@ -97,6 +97,9 @@ class Supervisor:
         self._answered = False
         self._started_at = 0.0
         self._process: Process | None = None
+        self._execs: dict[str, Process] = {}
+        self._detached: set[asyncio.Task[None]] = set()
+        self._agent: Agent | None = None
         self._vm: VirtualMachine | None = None
         self._stopping: asyncio.Task[End] | None = None
 
@@ -113,6 +116,18 @@ class Supervisor:
             raise StateError(f"container {self._spec.name} is not running")
         return self._process
 
+    def find_process(self, exec_id: str) -> "Process":
+        """A process to send things to: one that `exec` runs, or the container's own.
+
+        Raises:
+            StateError: It does not run.
+        """
+        if not exec_id:
+            return self.process
+        if exec_id not in self._execs:
+            raise StateError(f"container {self._spec.name} runs no process {exec_id} any more")
+        return self._execs[exec_id]
+
     async def start_process(self, *, owned: bool, rows: int = 0, columns: int = 0) -> None:
         """Start the process unless it runs already, and return when it does.
 
@@ -128,6 +143,58 @@ class Supervisor:
         if not self._wanted.done():
             self._wanted.set_result((rows, columns))
         await asyncio.shield(self._started)
+
+    @asynccontextmanager
+    async def exec(
+        self, spec: ExecSpec, *, rows: int = 0, columns: int = 0
+    ) -> "AsyncGenerator[Process]":
+        """Run one more process in the container, for the life of the block.
+
+        Args:
+            spec: The process.
+            rows: Height of the client's terminal; 0 if it has none.
+            columns: Width of it.
+
+        Raises:
+            StateError: The container does not run, or the process's id is taken.
+        """
+        if self._agent is None or not self._started.done() or self._process_over.is_set():
+            raise StateError(f"container {self._spec.name} is not running")
+        if spec.id in self._execs:
+            raise StateError(f"container {self._spec.name} runs a process {spec.id} already")
+        async with self._agent.run(self._exec_request(spec, rows, columns), first=False) as process:
+            self._execs[spec.id] = process
+            try:
+                yield process
+            finally:
+                del self._execs[spec.id]
+
+    async def exec_detached(self, spec: ExecSpec) -> None:
+        """Run one more process and return when it runs; nobody sees its output.
+
+        Raises:
+            WoodlotError: Why it does not run.
+        """
+        from woodlot.guest.client import Started
+
+        started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def run() -> None:
+            try:
+                async with self.exec(spec) as process:
+                    async for event in process.events():
+                        if isinstance(event, Started):
+                            started.set_result(None)
+            except WoodlotError as error:
+                if started.done():
+                    log.warning("a detached process: %s", error.message)
+                else:
+                    started.set_exception(error)
+
+        task = asyncio.create_task(run())
+        self._detached.add(task)
+        task.add_done_callback(self._detached.discard)
+        await started
 
     async def ended(self) -> "End":
         """How the container ended, once it has."""
@@ -213,10 +280,13 @@ class Supervisor:
         from woodlot.rootfs.upper import clone_disk, ensure_upper_template
         from woodlot.vmm.qemu.machine import QemuVmm
 
-        clone_disk(
-            ensure_upper_template(self._paths.disks, self._spec.disk_bytes),
-            self._directory / "upper.ext4",
-        )
+        disk = self._directory / "upper.ext4"
+        if not disk.exists():
+            # Renamed when whole, so that a start after a crash does not take a part for it.
+            part = disk.with_suffix(".part")
+            part.unlink(missing_ok=True)
+            clone_disk(ensure_upper_template(self._paths.disks, self._spec.disk_bytes), part)
+            part.rename(disk)
         sockets = self._paths.sockets(self._spec.id)
         sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
@@ -333,11 +403,12 @@ class Supervisor:
         )
 
     async def _life(self, vm: VirtualMachine) -> "End":
-        from woodlot.container.session import End
+        from woodlot.container.session import end_of
         from woodlot.guest.client import Agent
 
         async with Agent(vm.control_target) as agent:
             await self._prepare(agent)
+            self._agent = agent
             rows, columns = await self._wanted
             async with agent.run(self._process_request(rows, columns), first=True) as process:
                 self._process = process
@@ -356,12 +427,7 @@ class Supervisor:
                     await agent.shutdown(timeout_s=_SHUTDOWN_TIMEOUT_S)
                 except GuestError as error:
                     log.warning("the guest was not shut down in order: %s", error.message)
-            return End(
-                code=exited.code,
-                signal=exited.signal,
-                oom_killed=exited.oom_killed,
-                reason=self._lost_writes(),
-            )
+            return replace(end_of(exited), reason=self._lost_writes())
 
     def _lost_writes(self) -> str:
         """Said beside the process's own status: inside the guest it was an error that does not tell the cause."""
@@ -473,25 +539,48 @@ class Supervisor:
             shm_bytes=spec.shm_bytes,
         )
 
-    def _process_request(self, rows: int, columns: int) -> "agent_pb2.Process":
-        from woodlot._pb.agent.v1 import agent_pb2
-
-        process = self._spec.process
-        return agent_pb2.Process(
-            args=process.args,
-            env=process.env,
-            cwd=process.cwd,
-            user=process.user,
-            tty=process.tty,
-            window=agent_pb2.WindowSize(rows=rows, columns=columns),
-            stdin=process.stdin,
-            capabilities=process.capabilities,
-            rlimits=[
-                agent_pb2.Rlimit(type=limit.type, soft=limit.soft, hard=limit.hard)
-                for limit in process.rlimits
-            ],
-            init=process.init,
+    def _exec_request(self, spec: ExecSpec, rows: int, columns: int) -> "agent_pb2.Process":
+        own = self._spec.process
+        process = replace(
+            own,
+            args=spec.args,
+            env=_overlay_env(own.env, ("TERM=xterm",) if spec.tty else (), spec.env),
+            cwd=spec.cwd or own.cwd,
+            user=spec.user or own.user,
+            tty=spec.tty,
+            stdin=spec.stdin,
+            init=False,
         )
+        return _encode_process(process, rows, columns)
+
+    def _process_request(self, rows: int, columns: int) -> "agent_pb2.Process":
+        return _encode_process(self._spec.process, rows, columns)
+
+
+def _overlay_env(*layers: Iterable[str]) -> tuple[str, ...]:
+    """``NAME=value`` of all layers, each name once, the last one wins."""
+    variables = {text.partition("=")[0]: text for layer in layers for text in layer}
+    return tuple(variables.values())
+
+
+def _encode_process(process: ProcessSpec, rows: int, columns: int) -> "agent_pb2.Process":
+    from woodlot._pb.agent.v1 import agent_pb2
+
+    return agent_pb2.Process(
+        args=process.args,
+        env=process.env,
+        cwd=process.cwd,
+        user=process.user,
+        tty=process.tty,
+        window=agent_pb2.WindowSize(rows=rows, columns=columns),
+        stdin=process.stdin,
+        capabilities=process.capabilities,
+        rlimits=[
+            agent_pb2.Rlimit(type=limit.type, soft=limit.soft, hard=limit.hard)
+            for limit in process.rlimits
+        ],
+        init=process.init,
+    )
 
 
 # OCI runtime-spec defaults as Docker sets them.

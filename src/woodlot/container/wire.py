@@ -1,9 +1,10 @@
-"""Errors and exits on the way through a supervisor's socket."""
+"""Values on the way through a supervisor's socket."""
 
 import json
 
 from woodlot._pb.supervisor.v1 import supervisor_pb2 as pb
 from woodlot.container.session import End
+from woodlot.container.spec import ExecSpec
 from woodlot.errors import ErrorCode, ExecutionError, WoodlotError
 
 
@@ -61,4 +62,34 @@ def decode_end(message: pb.Exit) -> End:
         signal=message.signal,
         oom_killed=message.oom_killed,
         reason=message.reason,
+    )
+
+
+def encode_exec(spec: ExecSpec, *, detached: bool, rows: int, columns: int) -> pb.AttachRequest:
+    """A process to be run, as the first message of its stream."""
+    process = pb.ExecProcess(
+        id=spec.id,
+        args=spec.args,
+        env=spec.env,
+        cwd=spec.cwd,
+        user=spec.user,
+        tty=spec.tty,
+        detached=detached,
+    )
+    return pb.AttachRequest(
+        open=pb.AttachRequest.Open(stdin=spec.stdin, rows=rows, columns=columns, exec=process)
+    )
+
+
+def decode_exec(message: pb.AttachRequest.Open) -> ExecSpec:
+    """The process in the first message of a stream."""
+    process = message.exec
+    return ExecSpec(
+        id=process.id,
+        args=tuple(process.args),
+        env=tuple(process.env),
+        cwd=process.cwd,
+        user=process.user,
+        tty=process.tty,
+        stdin=message.stdin,
     )

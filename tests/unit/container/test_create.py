@@ -264,6 +264,16 @@ def test_settings_are_the_defaults(make: Make, monkeypatch: pytest.MonkeyPatch) 
     assert build_spec(make(FULL), Request(memory="65m")).memory_bytes == 65 * MIB
 
 
+def test_emulated_ones_get_one_cpu_unless_asked(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WOODLOT_CONTAINER_CPUS", raising=False)
+    image = make(FULL)
+    assert build_spec(image, Request()).cpus == min(4, HOST_CPUS)
+    assert build_spec(image, Request(), emulated=True).cpus == 1
+    assert build_spec(image, Request(cpus=HOST_CPUS), emulated=True).cpus == HOST_CPUS
+
+
 HOST_CPUS = os.cpu_count() or 1
 HOST_MEMORY_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 

@@ -14,9 +14,10 @@ import pytest
 from woodlot._pb.supervisor.v1 import supervisor_pb2 as pb
 from woodlot._pb.supervisor.v1 import supervisor_pb2_grpc
 from woodlot.container.client import Attachment, Supervised
-from woodlot.container.logs import LogWriter
+from woodlot.container.logs import LogReader, LogWriter, parse_records
 from woodlot.container.service import Service
 from woodlot.container.session import End, Session
+from woodlot.container.spec import ExecSpec
 from woodlot.container.wire import decode_end
 from woodlot.errors import ErrorCode, ExecutionError, GuestError, StateError, WoodlotError
 from woodlot.guest.client import Exited, Output, Process, Started
@@ -64,6 +65,7 @@ class Player:
     def __init__(self, log: Path) -> None:
         self.session = Session(LogWriter(log, max_bytes=1 << 20))
         self.guest = Guest()
+        self.execs: dict[str, Guest] = {}
         self.refusal: WoodlotError | None = None
         self.asked: list[tuple[object, ...]] = []
         self.left = asyncio.Event()
@@ -76,6 +78,29 @@ class Player:
         if not self._running:
             raise StateError("container web is not running", hint="start it")
         return self.guest
+
+    def find_process(self, exec_id: str) -> Guest:
+        if not exec_id:
+            return self.process
+        if exec_id not in self.execs:
+            raise StateError("container web runs no such process")
+        return self.execs[exec_id]
+
+    @asynccontextmanager
+    async def exec(self, spec: ExecSpec, *, rows: int, columns: int) -> AsyncGenerator[Guest]:
+        self.asked.append(("exec", spec, rows, columns))
+        if self.refusal is not None:
+            raise self.refusal
+        guest = self.execs[spec.id] = Guest()
+        try:
+            yield guest
+        finally:
+            del self.execs[spec.id]
+
+    async def exec_detached(self, spec: ExecSpec) -> None:
+        self.asked.append(("detached", spec))
+        if self.refusal is not None:
+            raise self.refusal
 
     async def start_process(self, *, owned: bool, rows: int = 0, columns: int = 0) -> None:
         self.asked.append(("start", owned, rows, columns))
@@ -359,3 +384,84 @@ async def test_a_supervisor_that_dies_in_the_midst(tmp_path: Path, socket_path: 
                     await anext(output)
                 await attachment.write(b"lost")
     await player.close()
+
+
+MORE = ExecSpec(
+    id="more", args=("sh", "-c", "x"), env=("A=b",), cwd="/srv", user="www", tty=True, stdin=True
+)
+
+
+async def test_exec_carries_stdio_signals_and_the_end(player: Player, client: Supervised) -> None:
+    async with client.exec(MORE, window=(33, 77)) as attachment:
+        await attachment.started()
+        assert player.asked == [("exec", MORE, 33, 77)]
+        guest = player.execs["more"]
+        await attachment.write(b"in")
+        await attachment.close_stdin()
+        await guest.closed.wait()
+        await client.signal(15, exec_id="more")
+        await client.resize(2, 3, exec_id="more")
+        assert guest.received == [b"in", "end of file", ("signal", 15), ("size", 2, 3)]
+        for chunk in (Output(data=b"out", stderr=False), Output(data=b"err", stderr=True), None):
+            guest.printed.put_nowait(chunk)
+        *output, end = await read(attachment)
+    assert output == [Output(data=b"out", stderr=False), Output(data=b"err", stderr=True)]
+    assert end == End(code=7)
+    with pytest.raises(WoodlotError, match="runs no such process"):
+        await client.signal(15, exec_id="more")
+    assert player.guest.received == []
+
+
+async def test_exec_ends_with_its_client(player: Player, client: Supervised) -> None:
+    async with client.exec(MORE) as attachment:
+        await attachment.started()
+        assert "more" in player.execs
+    async with asyncio.timeout(10):
+        while player.execs:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_detached_exec_is_left_alone(player: Player, client: Supervised) -> None:
+    await client.exec_detached(MORE)
+    assert player.asked == [("detached", MORE)]
+    player.refusal = ExecutionError("no such file", code=ErrorCode.NOT_FOUND)
+    for refused in (client.exec_detached(MORE), _start_exec(client)):
+        with pytest.raises(ExecutionError, match="no such file"):
+            await refused
+
+
+async def _start_exec(client: Supervised) -> None:
+    async with client.exec(MORE) as attachment:
+        await attachment.started()
+
+
+async def test_a_follower_sees_each_record_once(
+    player: Player, client: Supervised, tmp_path: Path
+) -> None:
+    """Before and after it came, whatever is rotated away, and the line without an end."""
+    await player.session.finish()
+    player.session = Session(LogWriter(tmp_path / "stdio.log", max_bytes=2000))
+    await player.start_process(owned=False)
+    player.prints(*(b"line %d\n" % number for number in range(30)), end=False)
+    await _until_logged(player)
+    reader = LogReader(tmp_path / "stdio.log")
+    reader.open()
+    async with client.follow() as (position, records):
+        player.prints(*(b"line %d\n" % number for number in range(30, 500)), b"err rest")
+        await player.ended()
+        reader.open()
+        before = [one.text for one in reader.read(position)]
+        after = [one.text async for piece in records for one in parse_records(piece)]
+    reader.close()
+    assert [*before, *after][-500:] == [
+        *(f"line {number}\n" for number in range(500)),
+        "err rest",
+    ][-500:]
+    assert before
+    assert len(after) == 471
+
+
+async def _until_logged(player: Player) -> None:
+    async with asyncio.timeout(10):
+        while player.guest.printed.qsize():
+            await asyncio.sleep(0.01)

@@ -44,7 +44,7 @@ AMD64_TCG = [
     "-no-reboot",
     "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
     "-machine", "pc,usb=off,vmport=off,hpet=off,smm=off,memory-backend=ram,dump-guest-core=off,mem-merge=off",
-    "-accel", "tcg,thread=multi",
+    "-accel", "tcg,thread=single",
     "-cpu", "max",
     "-smp", "1",
     "-m", "512M",

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esupervisor/v1/supervisor.proto\x12\x15woodlot.supervisor.v1\"\x0e\n\x0cStartRequest\"\x0f\n\rStartResponse\"\x90\x02\n\rAttachRequest\x12\x39\n\x04open\x18\x01 \x01(\x0b\x32).woodlot.supervisor.v1.AttachRequest.OpenH\x00\x12\x0f\n\x05stdin\x18\x02 \x01(\x0cH\x00\x12\x46\n\x0b\x63lose_stdin\x18\x03 \x01(\x0b\x32/.woodlot.supervisor.v1.AttachRequest.CloseStdinH\x00\x1aR\n\x04Open\x12\r\n\x05start\x18\x01 \x01(\x08\x12\r\n\x05stdin\x18\x02 \x01(\x08\x12\x0c\n\x04rows\x18\x03 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x04 \x01(\r\x12\r\n\x05owner\x18\x05 \x01(\x08\x1a\x0c\n\nCloseStdinB\t\n\x07request\"\xbc\x01\n\x0e\x41ttachResponse\x12@\n\x07started\x18\x01 \x01(\x0b\x32-.woodlot.supervisor.v1.AttachResponse.StartedH\x00\x12\x10\n\x06stdout\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06stderr\x18\x03 \x01(\x0cH\x00\x12-\n\x06\x65xited\x18\x04 \x01(\x0b\x32\x1b.woodlot.supervisor.v1.ExitH\x00\x1a\t\n\x07StartedB\n\n\x08response\"\x1f\n\rSignalRequest\x12\x0e\n\x06number\x18\x01 \x01(\r\"\x10\n\x0eSignalResponse\".\n\rResizeRequest\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\r\"\x10\n\x0eResizeResponse\".\n\x0bStopRequest\x12\x0e\n\x06signal\x18\x01 \x01(\r\x12\x0f\n\x07grace_s\x18\x02 \x01(\x01\"9\n\x0cStopResponse\x12)\n\x04\x65xit\x18\x01 \x01(\x0b\x32\x1b.woodlot.supervisor.v1.Exit\"\r\n\x0bWaitRequest\"H\n\x04\x45xit\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0e\n\x06signal\x18\x02 \x01(\r\x12\x12\n\noom_killed\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t2\x83\x04\n\nSupervisor\x12R\n\x05Start\x12#.woodlot.supervisor.v1.StartRequest\x1a$.woodlot.supervisor.v1.StartResponse\x12Y\n\x06\x41ttach\x12$.woodlot.supervisor.v1.AttachRequest\x1a%.woodlot.supervisor.v1.AttachResponse(\x01\x30\x01\x12U\n\x06Signal\x12$.woodlot.supervisor.v1.SignalRequest\x1a%.woodlot.supervisor.v1.SignalResponse\x12U\n\x06Resize\x12$.woodlot.supervisor.v1.ResizeRequest\x1a%.woodlot.supervisor.v1.ResizeResponse\x12O\n\x04Stop\x12\".woodlot.supervisor.v1.StopRequest\x1a#.woodlot.supervisor.v1.StopResponse\x12G\n\x04Wait\x12\".woodlot.supervisor.v1.WaitRequest\x1a\x1b.woodlot.supervisor.v1.Exitb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esupervisor/v1/supervisor.proto\x12\x15woodlot.supervisor.v1\"\x0e\n\x0cStartRequest\"\x0f\n\rStartResponse\"\xd0\x02\n\rAttachRequest\x12\x39\n\x04open\x18\x01 \x01(\x0b\x32).woodlot.supervisor.v1.AttachRequest.OpenH\x00\x12\x0f\n\x05stdin\x18\x02 \x01(\x0cH\x00\x12\x46\n\x0b\x63lose_stdin\x18\x03 \x01(\x0b\x32/.woodlot.supervisor.v1.AttachRequest.CloseStdinH\x00\x1a\x91\x01\n\x04Open\x12\r\n\x05start\x18\x01 \x01(\x08\x12\r\n\x05stdin\x18\x02 \x01(\x08\x12\x0c\n\x04rows\x18\x03 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x04 \x01(\r\x12\r\n\x05owner\x18\x05 \x01(\x08\x12\x30\n\x04\x65xec\x18\x06 \x01(\x0b\x32\".woodlot.supervisor.v1.ExecProcess\x12\x0b\n\x03log\x18\x07 \x01(\x08\x1a\x0c\n\nCloseStdinB\t\n\x07request\"n\n\x0b\x45xecProcess\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x61rgs\x18\x02 \x03(\t\x12\x0b\n\x03\x65nv\x18\x03 \x03(\t\x12\x0b\n\x03\x63wd\x18\x04 \x01(\t\x12\x0c\n\x04user\x18\x05 \x01(\t\x12\x0b\n\x03tty\x18\x06 \x01(\x08\x12\x10\n\x08\x64\x65tached\x18\x07 \x01(\x08\"\xf0\x01\n\x0e\x41ttachResponse\x12@\n\x07started\x18\x01 \x01(\x0b\x32-.woodlot.supervisor.v1.AttachResponse.StartedH\x00\x12\x10\n\x06stdout\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06stderr\x18\x03 \x01(\x0cH\x00\x12-\n\x06\x65xited\x18\x04 \x01(\x0b\x32\x1b.woodlot.supervisor.v1.ExitH\x00\x12\r\n\x03log\x18\x05 \x01(\x0cH\x00\x1a.\n\x07Started\x12\x11\n\tlog_inode\x18\x01 \x01(\x04\x12\x10\n\x08log_size\x18\x02 \x01(\x04\x42\n\n\x08response\"0\n\rSignalRequest\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0f\n\x07\x65xec_id\x18\x02 \x01(\t\"\x10\n\x0eSignalResponse\"?\n\rResizeRequest\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\r\x12\x0f\n\x07\x65xec_id\x18\x03 \x01(\t\"\x10\n\x0eResizeResponse\".\n\x0bStopRequest\x12\x0e\n\x06signal\x18\x01 \x01(\r\x12\x0f\n\x07grace_s\x18\x02 \x01(\x01\"9\n\x0cStopResponse\x12)\n\x04\x65xit\x18\x01 \x01(\x0b\x32\x1b.woodlot.supervisor.v1.Exit\"\r\n\x0bWaitRequest\"H\n\x04\x45xit\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0e\n\x06signal\x18\x02 \x01(\r\x12\x12\n\noom_killed\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t2\xdc\x04\n\nSupervisor\x12R\n\x05Start\x12#.woodlot.supervisor.v1.StartRequest\x1a$.woodlot.supervisor.v1.StartResponse\x12Y\n\x06\x41ttach\x12$.woodlot.supervisor.v1.AttachRequest\x1a%.woodlot.supervisor.v1.AttachResponse(\x01\x30\x01\x12W\n\x04\x45xec\x12$.woodlot.supervisor.v1.AttachRequest\x1a%.woodlot.supervisor.v1.AttachResponse(\x01\x30\x01\x12U\n\x06Signal\x12$.woodlot.supervisor.v1.SignalRequest\x1a%.woodlot.supervisor.v1.SignalResponse\x12U\n\x06Resize\x12$.woodlot.supervisor.v1.ResizeRequest\x1a%.woodlot.supervisor.v1.ResizeResponse\x12O\n\x04Stop\x12\".woodlot.supervisor.v1.StopRequest\x1a#.woodlot.supervisor.v1.StopResponse\x12G\n\x04Wait\x12\".woodlot.supervisor.v1.WaitRequest\x1a\x1b.woodlot.supervisor.v1.Exitb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,31 +36,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STARTRESPONSE']._serialized_start=73
   _globals['_STARTRESPONSE']._serialized_end=88
   _globals['_ATTACHREQUEST']._serialized_start=91
-  _globals['_ATTACHREQUEST']._serialized_end=363
-  _globals['_ATTACHREQUEST_OPEN']._serialized_start=256
-  _globals['_ATTACHREQUEST_OPEN']._serialized_end=338
-  _globals['_ATTACHREQUEST_CLOSESTDIN']._serialized_start=340
-  _globals['_ATTACHREQUEST_CLOSESTDIN']._serialized_end=352
-  _globals['_ATTACHRESPONSE']._serialized_start=366
-  _globals['_ATTACHRESPONSE']._serialized_end=554
-  _globals['_ATTACHRESPONSE_STARTED']._serialized_start=533
-  _globals['_ATTACHRESPONSE_STARTED']._serialized_end=542
-  _globals['_SIGNALREQUEST']._serialized_start=556
-  _globals['_SIGNALREQUEST']._serialized_end=587
-  _globals['_SIGNALRESPONSE']._serialized_start=589
-  _globals['_SIGNALRESPONSE']._serialized_end=605
-  _globals['_RESIZEREQUEST']._serialized_start=607
-  _globals['_RESIZEREQUEST']._serialized_end=653
-  _globals['_RESIZERESPONSE']._serialized_start=655
-  _globals['_RESIZERESPONSE']._serialized_end=671
-  _globals['_STOPREQUEST']._serialized_start=673
-  _globals['_STOPREQUEST']._serialized_end=719
-  _globals['_STOPRESPONSE']._serialized_start=721
-  _globals['_STOPRESPONSE']._serialized_end=778
-  _globals['_WAITREQUEST']._serialized_start=780
-  _globals['_WAITREQUEST']._serialized_end=793
-  _globals['_EXIT']._serialized_start=795
-  _globals['_EXIT']._serialized_end=867
-  _globals['_SUPERVISOR']._serialized_start=870
-  _globals['_SUPERVISOR']._serialized_end=1385
+  _globals['_ATTACHREQUEST']._serialized_end=427
+  _globals['_ATTACHREQUEST_OPEN']._serialized_start=257
+  _globals['_ATTACHREQUEST_OPEN']._serialized_end=402
+  _globals['_ATTACHREQUEST_CLOSESTDIN']._serialized_start=404
+  _globals['_ATTACHREQUEST_CLOSESTDIN']._serialized_end=416
+  _globals['_EXECPROCESS']._serialized_start=429
+  _globals['_EXECPROCESS']._serialized_end=539
+  _globals['_ATTACHRESPONSE']._serialized_start=542
+  _globals['_ATTACHRESPONSE']._serialized_end=782
+  _globals['_ATTACHRESPONSE_STARTED']._serialized_start=724
+  _globals['_ATTACHRESPONSE_STARTED']._serialized_end=770
+  _globals['_SIGNALREQUEST']._serialized_start=784
+  _globals['_SIGNALREQUEST']._serialized_end=832
+  _globals['_SIGNALRESPONSE']._serialized_start=834
+  _globals['_SIGNALRESPONSE']._serialized_end=850
+  _globals['_RESIZEREQUEST']._serialized_start=852
+  _globals['_RESIZEREQUEST']._serialized_end=915
+  _globals['_RESIZERESPONSE']._serialized_start=917
+  _globals['_RESIZERESPONSE']._serialized_end=933
+  _globals['_STOPREQUEST']._serialized_start=935
+  _globals['_STOPREQUEST']._serialized_end=981
+  _globals['_STOPRESPONSE']._serialized_start=983
+  _globals['_STOPRESPONSE']._serialized_end=1040
+  _globals['_WAITREQUEST']._serialized_start=1042
+  _globals['_WAITREQUEST']._serialized_end=1055
+  _globals['_EXIT']._serialized_start=1057
+  _globals['_EXIT']._serialized_end=1129
+  _globals['_SUPERVISOR']._serialized_start=1132
+  _globals['_SUPERVISOR']._serialized_end=1736
 # @@protoc_insertion_point(module_scope)

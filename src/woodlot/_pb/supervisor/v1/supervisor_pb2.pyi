@@ -1,6 +1,7 @@
+from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -16,18 +17,22 @@ class StartResponse(_message.Message):
 class AttachRequest(_message.Message):
     __slots__ = ("open", "stdin", "close_stdin")
     class Open(_message.Message):
-        __slots__ = ("start", "stdin", "rows", "columns", "owner")
+        __slots__ = ("start", "stdin", "rows", "columns", "owner", "exec", "log")
         START_FIELD_NUMBER: _ClassVar[int]
         STDIN_FIELD_NUMBER: _ClassVar[int]
         ROWS_FIELD_NUMBER: _ClassVar[int]
         COLUMNS_FIELD_NUMBER: _ClassVar[int]
         OWNER_FIELD_NUMBER: _ClassVar[int]
+        EXEC_FIELD_NUMBER: _ClassVar[int]
+        LOG_FIELD_NUMBER: _ClassVar[int]
         start: bool
         stdin: bool
         rows: int
         columns: int
         owner: bool
-        def __init__(self, start: bool = ..., stdin: bool = ..., rows: _Optional[int] = ..., columns: _Optional[int] = ..., owner: bool = ...) -> None: ...
+        exec: ExecProcess
+        log: bool
+        def __init__(self, start: bool = ..., stdin: bool = ..., rows: _Optional[int] = ..., columns: _Optional[int] = ..., owner: bool = ..., exec: _Optional[_Union[ExecProcess, _Mapping]] = ..., log: bool = ...) -> None: ...
     class CloseStdin(_message.Message):
         __slots__ = ()
         def __init__(self) -> None: ...
@@ -39,38 +44,66 @@ class AttachRequest(_message.Message):
     close_stdin: AttachRequest.CloseStdin
     def __init__(self, open: _Optional[_Union[AttachRequest.Open, _Mapping]] = ..., stdin: _Optional[bytes] = ..., close_stdin: _Optional[_Union[AttachRequest.CloseStdin, _Mapping]] = ...) -> None: ...
 
+class ExecProcess(_message.Message):
+    __slots__ = ("id", "args", "env", "cwd", "user", "tty", "detached")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ARGS_FIELD_NUMBER: _ClassVar[int]
+    ENV_FIELD_NUMBER: _ClassVar[int]
+    CWD_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    TTY_FIELD_NUMBER: _ClassVar[int]
+    DETACHED_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    args: _containers.RepeatedScalarFieldContainer[str]
+    env: _containers.RepeatedScalarFieldContainer[str]
+    cwd: str
+    user: str
+    tty: bool
+    detached: bool
+    def __init__(self, id: _Optional[str] = ..., args: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[str] = ..., tty: bool = ..., detached: bool = ...) -> None: ...
+
 class AttachResponse(_message.Message):
-    __slots__ = ("started", "stdout", "stderr", "exited")
+    __slots__ = ("started", "stdout", "stderr", "exited", "log")
     class Started(_message.Message):
-        __slots__ = ()
-        def __init__(self) -> None: ...
+        __slots__ = ("log_inode", "log_size")
+        LOG_INODE_FIELD_NUMBER: _ClassVar[int]
+        LOG_SIZE_FIELD_NUMBER: _ClassVar[int]
+        log_inode: int
+        log_size: int
+        def __init__(self, log_inode: _Optional[int] = ..., log_size: _Optional[int] = ...) -> None: ...
     STARTED_FIELD_NUMBER: _ClassVar[int]
     STDOUT_FIELD_NUMBER: _ClassVar[int]
     STDERR_FIELD_NUMBER: _ClassVar[int]
     EXITED_FIELD_NUMBER: _ClassVar[int]
+    LOG_FIELD_NUMBER: _ClassVar[int]
     started: AttachResponse.Started
     stdout: bytes
     stderr: bytes
     exited: Exit
-    def __init__(self, started: _Optional[_Union[AttachResponse.Started, _Mapping]] = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., exited: _Optional[_Union[Exit, _Mapping]] = ...) -> None: ...
+    log: bytes
+    def __init__(self, started: _Optional[_Union[AttachResponse.Started, _Mapping]] = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., exited: _Optional[_Union[Exit, _Mapping]] = ..., log: _Optional[bytes] = ...) -> None: ...
 
 class SignalRequest(_message.Message):
-    __slots__ = ("number",)
+    __slots__ = ("number", "exec_id")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
+    EXEC_ID_FIELD_NUMBER: _ClassVar[int]
     number: int
-    def __init__(self, number: _Optional[int] = ...) -> None: ...
+    exec_id: str
+    def __init__(self, number: _Optional[int] = ..., exec_id: _Optional[str] = ...) -> None: ...
 
 class SignalResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class ResizeRequest(_message.Message):
-    __slots__ = ("rows", "columns")
+    __slots__ = ("rows", "columns", "exec_id")
     ROWS_FIELD_NUMBER: _ClassVar[int]
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    EXEC_ID_FIELD_NUMBER: _ClassVar[int]
     rows: int
     columns: int
-    def __init__(self, rows: _Optional[int] = ..., columns: _Optional[int] = ...) -> None: ...
+    exec_id: str
+    def __init__(self, rows: _Optional[int] = ..., columns: _Optional[int] = ..., exec_id: _Optional[str] = ...) -> None: ...
 
 class ResizeResponse(_message.Message):
     __slots__ = ()

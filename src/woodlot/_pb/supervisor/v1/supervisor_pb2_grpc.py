@@ -44,6 +44,11 @@ class SupervisorStub(object):
                 request_serializer=supervisor_dot_v1_dot_supervisor__pb2.AttachRequest.SerializeToString,
                 response_deserializer=supervisor_dot_v1_dot_supervisor__pb2.AttachResponse.FromString,
                 _registered_method=True)
+        self.Exec = channel.stream_stream(
+                '/woodlot.supervisor.v1.Supervisor/Exec',
+                request_serializer=supervisor_dot_v1_dot_supervisor__pb2.AttachRequest.SerializeToString,
+                response_deserializer=supervisor_dot_v1_dot_supervisor__pb2.AttachResponse.FromString,
+                _registered_method=True)
         self.Signal = channel.unary_unary(
                 '/woodlot.supervisor.v1.Supervisor/Signal',
                 request_serializer=supervisor_dot_v1_dot_supervisor__pb2.SignalRequest.SerializeToString,
@@ -84,8 +89,16 @@ class SupervisorServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Exec(self, request_iterator, context):
+        """Runs one more process in the container and is its stdio; the first request is `open`, with `open.exec`. The
+        process is killed when the stream breaks, unless it is detached: then the answer `started` is the last one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Signal(self, request, context):
-        """Sends a signal to the container's process. Calls of their own, here and for the window size, because a stdin
+        """Sends a signal to a process. Calls of their own, here and for the window size, because a stdin
         that nobody reads blocks everything behind it in an Attach stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -123,6 +136,11 @@ def add_SupervisorServicer_to_server(servicer, server):
             ),
             'Attach': grpc.stream_stream_rpc_method_handler(
                     servicer.Attach,
+                    request_deserializer=supervisor_dot_v1_dot_supervisor__pb2.AttachRequest.FromString,
+                    response_serializer=supervisor_dot_v1_dot_supervisor__pb2.AttachResponse.SerializeToString,
+            ),
+            'Exec': grpc.stream_stream_rpc_method_handler(
+                    servicer.Exec,
                     request_deserializer=supervisor_dot_v1_dot_supervisor__pb2.AttachRequest.FromString,
                     response_serializer=supervisor_dot_v1_dot_supervisor__pb2.AttachResponse.SerializeToString,
             ),
@@ -199,6 +217,33 @@ class Supervisor(object):
             request_iterator,
             target,
             '/woodlot.supervisor.v1.Supervisor/Attach',
+            supervisor_dot_v1_dot_supervisor__pb2.AttachRequest.SerializeToString,
+            supervisor_dot_v1_dot_supervisor__pb2.AttachResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Exec(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/woodlot.supervisor.v1.Supervisor/Exec',
             supervisor_dot_v1_dot_supervisor__pb2.AttachRequest.SerializeToString,
             supervisor_dot_v1_dot_supervisor__pb2.AttachResponse.FromString,
             options,

@@ -1,0 +1,296 @@
+"""``container start``, ``stop``, ``restart``, ``kill``, ``wait`` and ``attach``."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from woodlot.container import options
+from woodlot.errors import StateError, WoodlotError
+
+if TYPE_CHECKING:
+    from woodlot.cli.app import App
+    from woodlot.container.lifecycle import Container
+
+# Seconds, as Apple's container; Docker's is 10.
+STOP_GRACE_S = 5.0
+
+containers_argument = click.argument("containers", nargs=-1)
+signal_option = click.option("-s", "--signal", "signal_name", help="Signal, by name or number.")
+grace_option = click.option(
+    "-t",
+    "--time",
+    "--timeout",
+    "grace_s",
+    type=click.FloatRange(min=0),
+    default=STOP_GRACE_S,
+    show_default=True,
+    help="Seconds until SIGKILL.",
+)
+
+
+@click.command()
+@containers_argument
+@click.option("-a", "--attach", is_flag=True, help="Show its output until it ends.")
+@click.option("-i", "--interactive", is_flag=True, help="Hand over stdin, too.")
+@click.pass_obj
+def start(app: "App", containers: Sequence[str], *, attach: bool, interactive: bool) -> int:
+    """Start stopped containers; those that run are left alone."""
+    from woodlot.container.lifecycle import find
+
+    names = _targets(containers)
+    if attach or interactive:
+        if len(names) > 1:
+            raise click.UsageError("one container can be attached to, not several")
+        found = find(app.store, names[0])
+        stdin = interactive and found.spec.process.stdin
+        with contextlib.nullcontext() if found.is_live else _launched(app, found):
+            return _be_terminal(app, found, stdin=stdin)
+    failures: list[WoodlotError] = []
+    for name in names:
+        try:
+            found = find(app.store, name)
+            if not found.is_live:
+                _start_detached(app, found)
+        except WoodlotError as error:
+            failures.append(error)
+        else:
+            print(name)
+    _raise_all(failures)
+    return 0
+
+
+@click.command()
+@containers_argument
+@click.option("-a", "--all", "everything", is_flag=True, help="All that run.")
+@signal_option
+@grace_option
+@click.pass_obj
+def stop(
+    app: "App",
+    containers: Sequence[str],
+    *,
+    everything: bool,
+    signal_name: str | None,
+    grace_s: float,
+) -> None:
+    """Stop containers: the stop signal, then SIGKILL; those that do not run are left alone."""
+    number = options.parse_signal(signal_name) if signal_name else 0
+
+    async def one(found: "Container") -> None:
+        await _stop(app, found, number=number, grace_s=grace_s)
+
+    _each(app, containers, one, everything=everything)
+
+
+@click.command()
+@containers_argument
+@signal_option
+@grace_option
+@click.pass_obj
+def restart(
+    app: "App", containers: Sequence[str], *, signal_name: str | None, grace_s: float
+) -> None:
+    """Stop containers and start them again."""
+    from woodlot.container.lifecycle import find
+
+    number = options.parse_signal(signal_name) if signal_name else 0
+    failures: list[WoodlotError] = []
+    for name in _targets(containers):
+        try:
+            asyncio.run(_stop(app, find(app.store, name), number=number, grace_s=grace_s))
+            _start_detached(app, find(app.store, name))
+        except WoodlotError as error:
+            failures.append(error)
+        else:
+            print(name)
+    _raise_all(failures)
+
+
+@click.command()
+@containers_argument
+@click.option("-a", "--all", "everything", is_flag=True, help="All that run.")
+@signal_option
+@click.pass_obj
+def kill(
+    app: "App", containers: Sequence[str], *, everything: bool, signal_name: str | None
+) -> None:
+    """Send a signal to the processes of containers, SIGKILL if none is named."""
+    number = options.parse_signal(signal_name or "SIGKILL")
+
+    async def one(found: "Container") -> None:
+        from woodlot.container.client import Supervised
+
+        _check_live(found)
+        async with Supervised(_socket(app, found)) as supervised:
+            await supervised.signal(number)
+
+    _each(app, containers, one, everything=everything)
+
+
+@click.command()
+@containers_argument
+@click.pass_obj
+def wait(app: "App", containers: Sequence[str]) -> None:
+    """Wait until containers have ended and print the exit status of each."""
+    from woodlot.container import state
+    from woodlot.container.lifecycle import find
+
+    async def status(found: "Container") -> int:
+        from woodlot.container.client import Supervised
+
+        if isinstance(found.state, state.Stopped):
+            return found.state.exit_code
+        try:
+            async with Supervised(_socket(app, found)) as supervised:
+                return (await supervised.wait()).code
+        except StateError:
+            # It was killed; the record is mended when it is read.
+            ended = find(app.store, found.spec.id).state
+            if isinstance(ended, state.Stopped):
+                return ended.exit_code
+            raise
+
+    async def all_of_them() -> list[int]:
+        found = [find(app.store, name) for name in _targets(containers)]
+        return list(await asyncio.gather(*(status(one) for one in found)))
+
+    for code in asyncio.run(all_of_them()):
+        print(code)
+
+
+@click.command()
+@click.argument("container")
+@click.option("--no-stdin", is_flag=True, help="Do not hand over stdin.")
+@click.pass_obj
+def attach(app: "App", container: str, *, no_stdin: bool) -> int:
+    """Be the terminal of a running container until it ends; returns its exit status."""
+    from woodlot.container.lifecycle import find
+
+    found = find(app.store, container)
+    _check_live(found)
+    return _be_terminal(app, found, stdin=found.spec.process.stdin and not no_stdin)
+
+
+def _targets(containers: Sequence[str]) -> list[str]:
+    if not containers:
+        raise click.UsageError("name a container")
+    return list(dict.fromkeys(containers))
+
+
+def _each(
+    app: "App",
+    containers: Sequence[str],
+    work: "Callable[[Container], Awaitable[None]]",
+    *,
+    everything: bool,
+) -> None:
+    """Do the work for all at once; print the name of each that it was done for, then raise what failed."""
+    from woodlot.container.lifecycle import find, find_all
+
+    if everything and containers:
+        raise click.UsageError("containers given by name conflict with --all")
+
+    async def one(name: str) -> WoodlotError | None:
+        try:
+            await work(find(app.store, name))
+        except WoodlotError as error:
+            return error
+        print(name)
+        return None
+
+    async def all_of_them(names: Sequence[str]) -> list[WoodlotError | None]:
+        return list(await asyncio.gather(*(one(name) for name in names)))
+
+    names = (
+        [found.spec.name for found in find_all(app.store) if found.is_live]
+        if everything
+        else _targets(containers)
+    )
+    _raise_all([error for error in asyncio.run(all_of_them(names)) if error is not None])
+
+
+def _raise_all(failures: Sequence[WoodlotError]) -> None:
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        raise WoodlotError("\n".join(error.message for error in failures))
+
+
+async def _stop(app: "App", found: "Container", *, number: int, grace_s: float) -> None:
+    from woodlot.container.client import Supervised
+
+    if not found.is_live:
+        return
+    async with Supervised(_socket(app, found)) as supervised:
+        await supervised.stop(signal_number=number, grace_s=grace_s)
+    await _until_free(app, found)
+
+
+async def _until_free(app: "App", found: "Container") -> None:
+    """Return when the supervisor has let go of the container's lock, so that it can be started again."""
+    from woodlot.store.locks import hold
+
+    directory = app.paths.container(found.spec.id)
+    if directory.is_dir():
+        async with hold(directory / "lock"):
+            pass
+
+
+def _start_detached(app: "App", found: "Container") -> None:
+    from woodlot.cli.attach import start_detached
+
+    with _launched(app, found):
+        start_detached(_socket(app, found))
+
+
+@contextlib.contextmanager
+def _launched(app: "App", found: "Container") -> Generator[None]:
+    """Give a stopped container a supervisor again, which gives up if its process is not started in the block."""
+    from woodlot.container.boot import plan_machine
+    from woodlot.container.launch import launch
+    from woodlot.container.lifecycle import reopen
+    from woodlot.container.lifeline import wait_ready
+    from woodlot.vmm.base import Arch
+
+    spec = found.spec
+    plan = asyncio.run(
+        plan_machine(
+            app.paths,
+            arch=Arch(spec.platform.split("/")[1]),
+            kernel_file=Path(spec.kernel) if spec.kernel else None,
+        )
+    )
+    lock = reopen(app.store, found)
+    # SQLite must not be open across a fork; it opens again when it is used.
+    app.store.close()
+    with launch(app.paths, spec.id, plan, lock) as lifeline:
+        wait_ready(lifeline)
+        yield
+
+
+def _be_terminal(app: "App", found: "Container", *, stdin: bool) -> int:
+    from woodlot.cli.attach import run_foreground
+
+    return run_foreground(
+        _socket(app, found),
+        found.spec,
+        console_log=app.paths.container(found.spec.id) / "console.log",
+        owner=False,
+        stdin=stdin,
+    )
+
+
+def _check_live(found: "Container") -> None:
+    if not found.is_live:
+        raise StateError(
+            f"container {found.spec.name} is not running",
+            hint=f"container start {found.spec.name}",
+        )
+
+
+def _socket(app: "App", found: "Container") -> Path:
+    return app.paths.sockets(found.spec.id) / "s.sock"

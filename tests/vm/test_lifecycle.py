@@ -1,0 +1,111 @@
+"""What is done with a container once it runs: exec, logs, stop, start, kill, wait."""
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.cli import Cli
+from tests.registry.server import Registry
+
+pytestmark = pytest.mark.vm
+
+
+@pytest.fixture
+def busybox(registry: Registry) -> str:
+    return registry.reference("busybox:1.35")
+
+
+def state(container: Cli, name: str) -> dict[str, object]:
+    status: dict[str, object] = json.loads(container.ok("inspect", name))[0]["status"]
+    return status
+
+
+def test_exec(container: Cli, busybox: str) -> None:
+    container.ok("run", "-d", "--name", "box", "-e", "X=1", "-w", "/tmp", busybox, "sleep", "1000")
+    done = container(
+        "exec", "-e", "Y=2", "-u", "www", "box", "sh", "-c", "id -un; pwd; echo $X$Y; echo e >&2; exit 7"
+    )  # fmt: skip
+    assert (done.stdout, done.stderr, done.returncode) == ("www\n/tmp\n12\n", "e\n", 7)
+    assert container.ok("exec", "-i", "box", "cat", input="through") == "through"
+    assert container("exec", "box", "nosuch").returncode == 127
+    assert container("exec", "box", "/etc").returncode == 126
+    container.ok("exec", "-d", "box", "sleep", "987")
+    assert "sleep 987" in container.ok("exec", "box", "ps")
+    with ThreadPoolExecutor(16) as pool:
+        ran = pool.map(lambda i: container.ok("exec", "box", "echo", f"{i}"), range(16))
+        assert [line.strip() for line in ran] == [f"{i}" for i in range(16)]
+    with container.terminal("exec", "-it", "box", "sh", rows=30, columns=70) as terminal:
+        terminal.expect("# ")
+        terminal.send("stty size; echo $TERM\r")
+        terminal.expect("30 70\r\nxterm")
+        terminal.resize(31, 71)
+        terminal.send("sleep 0.3; stty size\r")
+        terminal.expect("31 71")
+        terminal.send("exit 3\r")
+        assert terminal.wait() == 3
+    with container.popen("exec", "box", "sleep", "986") as process:
+        _until(lambda: "sleep 986" in container.ok("exec", "box", "ps"))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 128 + signal.SIGTERM
+    with container.popen("exec", "box", "sleep", "985") as process:
+        _until(lambda: "sleep 985" in container.ok("exec", "box", "ps"))
+        process.kill()
+    _until(lambda: "sleep 985" not in container.ok("exec", "box", "ps"))
+    container.ok("stop", "-t", "0", "box")
+    done = container("exec", "box", "true")
+    assert done.returncode == 1
+    assert "container box is not running" in done.stderr
+
+
+def test_stop_and_start(container: Cli, busybox: str) -> None:
+    script = (
+        "echo begun; echo wrong >&2; trap 'echo ended; exit 5' TERM; while :; do sleep 0.1; done"
+    )
+    container.ok("run", "-d", "--name", "box", busybox, "sh", "-c", script)
+    container.ok("exec", "box", "touch", "/mark")
+    _until(lambda: "begun" in container.ok("logs", "box"))
+    assert container.ok("stop", "box") == "box\n"
+    assert container.ok("stop", "box") == "box\n"
+    assert (state(container, "box")["state"], state(container, "box")["exitCode"]) == ("stopped", 5)
+    assert container.ok("wait", "box") == "5\n"
+    done = container("logs", "box")
+    assert (done.stdout, done.stderr) == ("begun\nended\n", "wrong\n")
+    container.ok("start", "box")
+    container.ok("start", "box")
+    container.ok("exec", "box", "ls", "/mark")
+    with container.popen("logs", "--follow", "--tail", "0", "box") as follower:
+        with container.popen("wait", "box") as waiter:
+            _until(lambda: container.ok("logs", "box").count("begun") == 2)
+            container.ok("restart", "--signal", "KILL", "box")
+            assert waiter.communicate(timeout=60)[0] == b"137\n"
+        follower.communicate(timeout=60)
+        assert follower.returncode == 0
+    container.ok("kill", "--signal", "TERM", "box")
+    assert container.ok("wait", "box") == "5\n"
+    done = container("kill", "box")
+    assert done.returncode == 1
+    assert "container box is not running" in done.stderr
+
+
+def test_a_follower_sees_every_line(container: Cli, busybox: str) -> None:
+    """The log is rotated many times meanwhile: 100,000 lines are 8 MB of it."""
+    script = "echo ready; until [ -e /go ]; do sleep 0.1; done; seq 100000"
+    small = {"WOODLOT_LOG_MAX_SIZE": "1m"}
+    container.ok("run", "-d", "--name", "box", busybox, "sh", "-c", script, env=small)
+    with container.popen("logs", "--follow", "box") as follower:
+        assert follower.stdout is not None
+        assert follower.stdout.readline() == b"ready\n"
+        container.ok("exec", "box", "touch", "/go")
+        printed = follower.stdout.read().split()
+    assert printed == [b"%d" % i for i in range(1, 100001)]
+
+
+def _until(true: Callable[[], bool], *, timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)

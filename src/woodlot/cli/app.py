@@ -28,6 +28,8 @@ COMMANDS = {
     "inspect": ("containers", "inspect"),
     "kill": ("lifecycle", "kill"),
     "list": ("containers", "list_command"),
+    "network": ("network", "network"),
+    "port": ("network", "port"),
     "logs": ("logs", "logs"),
     "pull": ("image", "pull"),
     "restart": ("lifecycle", "restart"),
@@ -37,7 +39,7 @@ COMMANDS = {
     "system": ("system", "system"),
     "wait": ("lifecycle", "wait"),
 }
-ALIASES = {"i": "image", "ls": "list", "ps": "list", "rm": "delete", "s": "system"}
+ALIASES = {"i": "image", "ls": "list", "n": "network", "ps": "list", "rm": "delete", "s": "system"}
 MORE_ALIASES = {"images": ("image", "list_command"), "rmi": ("image", "delete_command")}
 SUMMARIES = {
     "attach": "Be the terminal of a running container.",
@@ -48,6 +50,8 @@ SUMMARIES = {
     "kill": "Send a signal to containers.",
     "list": "List containers (ls, ps).",
     "logs": "Show what a container has printed.",
+    "network": "Manage networks (n).",
+    "port": "Show where ports of a container are published.",
     "pull": "Fetch an image and make it ready to run.",
     "restart": "Stop containers and start them again.",
     "run": "Run a container in a virtual machine of its own.",

@@ -10,6 +10,7 @@ import click
 from woodlot.cli.image import choose_platform, fetch_options, platform_options
 from woodlot.cli.progress import make_progress
 from woodlot.container.create import Request, build_spec
+from woodlot.container.network import parse_networks
 from woodlot.errors import ConfigError, NotFoundError, WoodlotError
 
 if TYPE_CHECKING:
@@ -159,6 +160,10 @@ async def _prepare(
         from woodlot.container.lifecycle import check_name_is_free
 
         check_name_is_free(app.store, request.name)
+    for wanted in parse_networks(request.networks):
+        from woodlot.network.network import find
+
+        find(app.store, wanted.network)
     try:
         image = load(app.store, reference, platform)
     except NotFoundError:

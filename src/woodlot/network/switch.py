@@ -139,7 +139,7 @@ async def attach(paths: Paths, network: Network, wanted: Wanted) -> AsyncGenerat
     async with contextlib.AsyncExitStack() as stack:
         async with hold(_lock(paths, network)):
             # A child is reaped; the switch may outlive us, and then has another parent.
-            if not _is_there(paths, network):
+            if not is_running(paths, network):
                 child = _start(paths, network)
                 stack.callback(child.let_go)
                 reaping = asyncio.create_task(child.wait())
@@ -164,7 +164,7 @@ async def _cancel(task: "asyncio.Task[Any]") -> None:
 
 async def members(paths: Paths, network: Network) -> "Sequence[pb.StatusResponse.Member]":
     """Who is attached; nobody if no switch runs."""
-    if not _is_there(paths, network):
+    if not is_running(paths, network):
         return ()
     channel = _dial(paths, network)
     try:
@@ -207,7 +207,8 @@ def _log(paths: Paths, network: Network) -> Path:
     return paths.network(network.id) / "switch.log"
 
 
-def _is_there(paths: Paths, network: Network) -> bool:
+def is_running(paths: Paths, network: Network) -> bool:
+    """Whether a switch of the network takes connections."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(CALL_TIMEOUT_S)
         try:

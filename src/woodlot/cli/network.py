@@ -1,0 +1,215 @@
+"""The group ``container network``, and ``container port``."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from woodlot.cli.output import print_json, print_table
+from woodlot.errors import ConfigError, NotFoundError, StateError, WoodlotError
+
+if TYPE_CHECKING:
+    from woodlot.cli.app import App
+    from woodlot.network.network import Network
+
+
+class _Aliased(click.Group):
+    """A group whose commands have second names."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name or alias."""
+        return super().get_command(ctx, {"ls": "list", "rm": "delete"}.get(cmd_name, cmd_name))
+
+
+@click.group(cls=_Aliased)
+def network() -> None:
+    """Manage networks (n)."""
+
+
+@network.command()
+@click.argument("name")
+@click.option("--subnet", metavar="CIDR", help="IPv4 subnet; a free one if not given.")
+@click.option("--internal", is_flag=True, help="Let nobody out of it.")
+@click.option(
+    "--label", "labels", multiple=True, default=(), metavar="KEY[=VALUE]", help="Set a label."
+)
+@click.pass_obj
+def create(
+    app: "App", name: str, *, subnet: str | None, internal: bool, labels: Sequence[str]
+) -> None:
+    """Make a network and print its name."""
+    from woodlot.container.options import parse_labels
+    from woodlot.network.network import create as create_network
+
+    made = create_network(
+        app.store, name, subnet=subnet, internal=internal, labels=parse_labels(labels)
+    )
+    print(made.name)
+
+
+@network.command("list")
+@click.option("--format", "style", type=click.Choice(("table", "json")), default="table")
+@click.option("-q", "--quiet", is_flag=True, help="Names only.")
+@click.pass_obj
+def list_command(app: "App", *, style: str, quiet: bool) -> None:
+    """List networks (ls)."""
+    from woodlot.network.network import find_all
+
+    found = find_all(app.store)
+    if quiet:
+        for one in found:
+            print(one.name)
+    elif style == "json":
+        print_json([_describe(app, one) for one in found])
+    else:
+        header = ("NETWORK", "STATE", "SUBNET", "INTERNAL")
+        print_table(
+            header,
+            [(one.name, _state(app, one), one.subnet, str(one.internal).lower()) for one in found],
+        )
+
+
+@network.command()
+@click.argument("names", nargs=-1, required=True)
+@click.pass_obj
+def inspect(app: "App", names: Sequence[str]) -> None:
+    """Show all of networks, and who is attached, as a JSON array."""
+    from woodlot.network.network import find
+
+    found = [find(app.store, name) for name in dict.fromkeys(names)]
+    described = [_describe(app, one) | {"containers": _members(app, one)} for one in found]
+    print_json(described, pretty=True)
+
+
+@network.command("delete")
+@click.argument("names", nargs=-1, required=True)
+@click.pass_obj
+def delete_command(app: "App", names: Sequence[str]) -> None:
+    """Delete networks to which no container is attached (rm)."""
+    from woodlot.network.network import find
+
+    failures: list[WoodlotError] = []
+    for name in dict.fromkeys(names):
+        try:
+            asyncio.run(_delete(app, find(app.store, name)))
+        except WoodlotError as error:
+            failures.append(error)
+        else:
+            print(name)
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        raise WoodlotError("\n".join(error.message for error in failures))
+
+
+@network.command()
+@click.pass_obj
+def prune(app: "App") -> None:
+    """Delete the networks that no container names, running or stopped."""
+    from woodlot.container.lifecycle import find_all
+    from woodlot.network.network import DEFAULT
+    from woodlot.network.network import find_all as find_networks
+
+    used = {wanted.network for one in find_all(app.store) for wanted in one.spec.networks}
+    for one in find_networks(app.store):
+        if one.name != DEFAULT and one.name not in used:
+            asyncio.run(_delete(app, one))
+            print(one.name)
+
+
+@click.command()
+@click.argument("container")
+@click.argument("wanted", required=False, metavar="[PORT[/PROTOCOL]]")
+@click.pass_obj
+def port(app: "App", container: str, *, wanted: str | None) -> None:
+    """Show where ports of a container are published."""
+    from woodlot.container import state
+    from woodlot.container.lifecycle import find
+
+    found = find(app.store, container)
+    if not isinstance(found.state, state.Running):
+        raise StateError(
+            f"container {found.spec.name} is not running", hint="its ports are open while it runs"
+        )
+    number, _, protocol = (wanted or "").partition("/")
+    if wanted and not number.isdecimal():
+        raise ConfigError(f"{wanted!r} is no port", hint="give it as 80 or 53/udp")
+    ports = [
+        one
+        for one in found.state.ports
+        if not wanted
+        or (one["container_port"], one["protocol"]) == (int(number), protocol or "tcp")
+    ]
+    if wanted and not ports:
+        raise NotFoundError(f"container {found.spec.name} does not publish port {wanted}")
+    for one in ports:
+        lead = "" if wanted else f"{one['container_port']}/{one['protocol']} -> "
+        for address in _addresses(one):
+            print(f"{lead}{address}")
+
+
+def _addresses(port: Mapping[str, Any]) -> list[str]:
+    """As Docker: every address of the host is one line for each family."""
+    ip, number = str(port["host_ip"]), port["host_port"]
+    if not ip:
+        return [f"0.0.0.0:{number}", f"[::]:{number}"]
+    return [f"[{ip}]:{number}" if ":" in ip else f"{ip}:{number}"]
+
+
+async def _delete(app: "App", found: "Network") -> None:
+    import shutil
+
+    from woodlot.network import switch
+    from woodlot.network.network import DEFAULT
+
+    if found.name == DEFAULT:
+        raise ConfigError("the network default cannot be deleted")
+    async with switch.locked(app.paths, found):
+        members = await switch.members(app.paths, found)
+        if members:
+            names = ", ".join(sorted(member.names[0] for member in members))
+            raise StateError(
+                f"network {found.name} is in use by {names}",
+                hint="stop what is attached to it first",
+            )
+        app.store.networks.delete(found.id)
+    # A switch that has not left yet ends without its lock's directory, too.
+    shutil.rmtree(app.paths.network(found.id), ignore_errors=True)
+
+
+def _members(app: "App", found: "Network") -> list[dict[str, object]]:
+    from woodlot.network import switch
+
+    return [
+        {
+            "id": member.container_id,
+            "names": list(member.names),
+            "ipv4Address": member.ip,
+            "macAddress": member.mac,
+            "framesReceived": member.frames_received,
+            "framesSent": member.frames_sent,
+            "framesDropped": member.frames_dropped,
+        }
+        for member in asyncio.run(switch.members(app.paths, found))
+    ]
+
+
+def _state(app: "App", found: "Network") -> str:
+    from woodlot.network.switch import is_running
+
+    return "running" if is_running(app.paths, found) else "idle"
+
+
+def _describe(app: "App", found: "Network") -> dict[str, object]:
+    created = datetime.fromtimestamp(found.created_at, UTC) if found.created_at else None
+    return {
+        "id": found.id,
+        "name": found.name,
+        "subnet": found.subnet,
+        "internal": found.internal,
+        "labels": dict(found.labels),
+        "creationDate": created.strftime("%Y-%m-%dT%H:%M:%SZ") if created else None,
+        "state": _state(app, found),
+    }

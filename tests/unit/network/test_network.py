@@ -1,0 +1,158 @@
+"""Networks in the store, without a switch."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.container.specs import quiet
+from woodlot.cli.app import run_command
+from woodlot.errors import AlreadyExistsError, ConfigError, NotFoundError, WoodlotError
+from woodlot.network import network
+from woodlot.network.switch import Port, build_argv, find_program
+from woodlot.paths import Paths
+from woodlot.store.store import Store
+
+
+@pytest.fixture(autouse=True)
+def quiet_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    quiet(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(Paths(data=tmp_path / "data", runtime=tmp_path))
+    yield store
+    store.close()
+
+
+def test_the_default_network_is_always_there(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert network.find(store, "default").subnet == "10.86.0.0/24"
+    monkeypatch.setenv("WOODLOT_NETWORK_SUBNET", "192.168.7.0/24")
+    assert [one.subnet for one in network.find_all(store)] == ["192.168.7.0/24"]
+    monkeypatch.setenv("WOODLOT_NETWORK_SUBNET", "8.8.8.0/24")
+    with pytest.raises(ConfigError, match="the setting network.subnet must be of private"):  # noqa: RUF043
+        network.find(store, "default")
+
+
+def test_networks_are_made_with_subnets_of_their_own(store: Store) -> None:
+    first = network.create(store, "one", internal=True, labels={"a": "b"})
+    assert (first.subnet, first.internal, first.labels) == ("10.86.1.0/24", True, {"a": "b"})
+    network.create(store, "two", subnet="10.86.2.0/23")
+    assert network.create(store, "three").subnet == "10.86.4.0/24"
+    assert [one.name for one in network.find_all(store)] == ["default", "one", "two", "three"]
+    assert network.find(store, "one") == first
+    assert len({one.id for one in network.find_all(store)}) == 4
+    store.networks.delete(first.id)
+    assert network.create(store, "four").subnet == "10.86.1.0/24"
+
+
+@pytest.mark.parametrize(
+    ("name", "subnet", "kind", "said"),
+    [
+        ("default", None, ConfigError, "is there always"),
+        ("none", None, ConfigError, "is there always"),
+        ("one", None, AlreadyExistsError, "there is a network one already"),
+        ("", None, ConfigError, "cannot be named ''"),
+        ("a/b", None, ConfigError, "cannot be named 'a/b'"),
+        ("a,b", None, ConfigError, "cannot be named"),
+        ("two", "10.86.0.128/25", ConfigError, "overlaps that of network default"),
+        ("two", "10.0.0.0/8", ConfigError, "overlaps"),
+        ("two", "10.1.0.1/24", ConfigError, "has host bits set"),
+        ("two", "10.1.0.0/30", ConfigError, "from /8 to /28"),
+        ("two", "fd00::/64", ConfigError, "cannot be 'fd00::/64'"),
+        ("two", "127.1.0.0/16", ConfigError, "private"),
+        ("two", "169.254.0.0/16", ConfigError, "private"),
+        ("two", "93.184.0.0/16", ConfigError, "private"),
+    ],
+)
+def test_networks_that_cannot_be(
+    store: Store, name: str, subnet: str | None, kind: type[WoodlotError], said: str
+) -> None:
+    network.create(store, "one")
+    with pytest.raises(kind) as caught:
+        network.create(store, name, subnet=subnet)
+    assert said in caught.value.message
+    assert len(store.networks.list()) == 1
+
+
+def test_one_that_is_not_there(store: Store) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        network.find(store, "back")
+    assert caught.value.hint is not None
+    assert "container network create back" in caught.value.hint
+
+
+def test_the_switchs_command_line(tmp_path: Path) -> None:
+    paths = Paths(data=tmp_path / "d", runtime=tmp_path / "r")
+    one = network.Network(id="ab" * 32, name="back", subnet="10.86.1.0/24", internal=True)
+    assert build_argv(Path("/bin/switch"), paths, one, 7) == [
+        "/bin/switch",
+        "-network", "back",
+        "-subnet", "10.86.1.0/24",
+        "-internal=true",
+        "-listen-fd", "7",
+        "-socket", f"{tmp_path}/r/nabababababab.sock",
+        "-lock", f"{tmp_path}/d/networks/{'ab' * 32}/lock",
+    ]  # fmt: skip
+
+
+def test_the_switch_is_part_of_the_installation() -> None:
+    if sys.platform == "linux":
+        assert find_program().name == "woodlot-switch"
+
+
+def test_a_port_as_people_write_it() -> None:
+    assert str(Port(container_port=80, host_port=8080)) == "*:8080/tcp"
+    assert str(Port(container_port=80, host_ip="::1", host_port=1)) == "[::1]:1/tcp"
+
+
+def run(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *argv: str
+) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["container", "--root", str(root), *argv])
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/tmp")
+    status = run_command()
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+def test_the_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(*argv: str) -> tuple[int, str, str]:
+        return run(tmp_path / "root", monkeypatch, capsys, *argv)
+
+    assert command("network", "create", "back", "--internal", "--label", "a=b") == (0, "back\n", "")
+    assert command("network", "create", "front", "--subnet", "10.99.0.0/16")[0] == 0
+    assert command("n", "ls") == (
+        0,
+        (
+            "NETWORK  STATE  SUBNET        INTERNAL\n"
+            "default  idle   10.86.0.0/24  false\n"
+            "back     idle   10.86.1.0/24  true\n"
+            "front    idle   10.99.0.0/16  false\n"
+        ),
+        "",
+    )
+    assert command("network", "list", "-q")[1] == "default\nback\nfront\n"
+    status, out, _ = command("network", "inspect", "back")
+    [found] = json.loads(out)
+    assert (status, found["name"], found["labels"], found["containers"]) == (
+        0,
+        "back",
+        {"a": "b"},
+        [],
+    )
+    assert json.loads(command("network", "list", "--format", "json")[1])[1]["id"] == found["id"]
+    assert command("network", "create", "back")[0] == 1
+    assert command("network", "create", "x", "--subnet", "nonsense")[0] == 64
+    assert command("network", "delete", "default")[0] == 64
+    assert command("network", "delete", "gone")[0] == 1
+    assert command("network", "rm", "back", "gone")[:2] == (1, "back\n")
+    assert command("network", "prune") == (0, "front\n", "")
+    assert command("network", "list", "-q")[1] == "default\n"
+    assert command("port", "web")[0] == 1
+    assert command("run", "--network", "back", "127.0.0.1:1/busybox", "true")[0] == 125

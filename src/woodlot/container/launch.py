@@ -65,6 +65,9 @@ def _become_supervisor(
     paths: Paths, container_id: str, plan: MachinePlan, lock: int, lifeline: socket.socket
 ) -> None:
     _detach(paths.container(container_id) / "supervisor.log", {lock, lifeline.fileno()})
+    # What we fork only executes another program. gRPC's handlers for a fork look for its threads in the child, which
+    # are not there, and now and then the child died of it.
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     # Not for the VMM to inherit: it must not keep the lock.
     os.set_inheritable(lock, False)  # noqa: FBT003
     try:

@@ -1,7 +1,6 @@
 """The networks of one running container: joined before its VM starts, left when it has ended."""
 
 import asyncio
-import os
 import shutil
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
@@ -53,8 +52,6 @@ class Links:
         if not self._spec.networks:
             yield
             return
-        # The VMM is started after gRPC's threads; it is executed at once, so nothing of gRPC has to survive the fork.
-        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
         from woodlot.network.switch import Port
 
         sockets = paths.sockets(self._spec.id)
@@ -86,6 +83,9 @@ class Links:
             ip=wanted.ip,
             host_ports=parse_host_ports(settings.get_str("network.host_ports")),
             nameservers=spec.dns.nameservers,
+            others=tuple(
+                network.find(store, one.network) for one in spec.networks if one != wanted
+            ),
         )
         async with switch.attach(paths, network.find(store, wanted.network), request) as attachment:
             self._attachments.append(attachment)

@@ -70,6 +70,8 @@ class Wanted:
     ip: str = ""
     host_ports: tuple[tuple[int, int], ...] = ()
     nameservers: tuple[str, ...] = ()
+    others: tuple[Network, ...] = ()
+    """Its other networks, whose names are its to use, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +150,7 @@ async def attach(paths: Paths, network: Network, wanted: Wanted) -> AsyncGenerat
             stack.push_async_callback(channel.close, None)
             # Any: generated stubs carry no types.
             stub: Any = cast("Any", SwitchStub)(channel)
-            call = stub.Attach(_request(wanted))
+            call = stub.Attach(_request(paths, wanted))
             stack.callback(call.cancel)
             attached = await _first(call, paths, network)
         attachment = Attachment(paths, network, stub, wanted, _lease(network, wanted, attached))
@@ -260,7 +262,7 @@ def _dial(paths: Paths, network: Network) -> grpc.aio.Channel:
     )
 
 
-def _request(wanted: Wanted) -> pb.AttachRequest:
+def _request(paths: Paths, wanted: Wanted) -> pb.AttachRequest:
     return pb.AttachRequest(
         container_id=wanted.container_id,
         names=wanted.names,
@@ -269,6 +271,7 @@ def _request(wanted: Wanted) -> pb.AttachRequest:
         socket_path=os.fspath(wanted.socket_path),
         host_ports=[pb.PortRange(first=first, last=last) for first, last in wanted.host_ports],
         nameservers=wanted.nameservers,
+        sibling_sockets=[os.fspath(paths.switch_socket(other.id)) for other in wanted.others],
     )
 
 

@@ -96,7 +96,7 @@ func run(o options) error {
 	if err != nil {
 		return fmt.Errorf("listen for name queries: %w", err)
 	}
-	resolver := names.New(l, &net.Dialer{}, names.Resolvers(o.resolv))
+	resolver := names.New(l, &net.Dialer{}, names.Resolvers(o.resolv), service.Siblings)
 	go resolver.ServePackets(packets)
 	go resolver.ServeStreams(streams)
 
@@ -109,7 +109,6 @@ func run(o options) error {
 
 	tick := time.NewTicker(look)
 	defer tick.Stop()
-	grace := firstGrace
 	for {
 		select {
 		case err := <-failed:
@@ -120,11 +119,11 @@ func run(o options) error {
 			return nil
 		case <-tick.C:
 		}
-		idle := s.IdleFor()
-		if idle == 0 {
+		grace := firstGrace
+		if s.Used() {
 			grace = o.grace
 		}
-		if idle <= grace {
+		if s.IdleFor() <= grace {
 			continue
 		}
 		if left, err := leave(o, s, grace); err != nil || left {

@@ -120,6 +120,8 @@ type Request struct {
 	MAC         MAC
 	HostPorts   []PortRange
 	Nameservers []netip.Addr
+	// Siblings are the control sockets of the member's other networks.
+	Siblings []string
 }
 
 // PortRange holds both ends.

@@ -33,6 +33,7 @@ type Member struct {
 	MAC         MAC
 	HostPorts   []PortRange
 	Nameservers []netip.Addr
+	Siblings    []string
 
 	// TCP, UDP and Queries bound what the member has under way beyond the network.
 	TCP, UDP, Queries Slots
@@ -47,7 +48,7 @@ type Member struct {
 
 func newMember(r Request, names []string, ip netip.Addr) *Member {
 	m := &Member{
-		ID: r.ID, Names: names, IP: ip, MAC: r.MAC, HostPorts: r.HostPorts, Nameservers: r.Nameservers,
+		ID: r.ID, Names: names, IP: ip, MAC: r.MAC, HostPorts: r.HostPorts, Nameservers: r.Nameservers, Siblings: r.Siblings,
 		TCP: make(Slots, 512), UDP: make(Slots, 256), Queries: make(Slots, 64),
 		out:  make(chan []byte, queueFrames),
 		many: rate.NewLimiter(manyPerSecond, manyBurst),

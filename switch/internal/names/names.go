@@ -26,7 +26,9 @@ const (
 	maxUDP       = 4096
 	maxTCP       = 64 << 10
 	queryTimeout = 4 * time.Second
-	tcpIdle      = 20 * time.Second
+	// The others are on this machine.
+	siblingTimeout = time.Second
+	tcpIdle        = 20 * time.Second
 )
 
 // Dialer makes sockets of the host.
@@ -39,11 +41,15 @@ type Server struct {
 	lan      *lan.Lan
 	dialer   Dialer
 	upstream func() []netip.Addr
+	siblings Siblings
 }
 
+// Siblings gives the addresses of a name in the other networks of a member.
+type Siblings func(ctx context.Context, from *lan.Member, name string) []netip.Addr
+
 // New makes a server; upstream gives the host's resolvers, best first.
-func New(l *lan.Lan, dialer Dialer, upstream func() []netip.Addr) *Server {
-	return &Server{lan: l, dialer: dialer, upstream: upstream}
+func New(l *lan.Lan, dialer Dialer, upstream func() []netip.Addr, siblings Siblings) *Server {
+	return &Server{lan: l, dialer: dialer, upstream: upstream, siblings: siblings}
 }
 
 // ServePackets answers datagrams until the socket is closed.
@@ -130,7 +136,13 @@ func (s *Server) Answer(from *lan.Member, query []byte, network string) []byte {
 	if ip, ok := reverse(name); ok && s.lan.Prefix.Contains(ip) {
 		return s.answerReverse(head, &question, ip)
 	}
-	if found := s.lan.Lookup(name); len(found) > 0 {
+	found := s.lan.Lookup(name)
+	if len(found) == 0 && len(from.Siblings) > 0 {
+		ctx, cancel := context.WithTimeout(from.Context(), siblingTimeout)
+		found = s.siblings(ctx, from, name)
+		cancel()
+	}
+	if len(found) > 0 {
 		if question.Type != dnsmessage.TypeA && question.Type != dnsmessage.TypeALL {
 			found = nil
 		}

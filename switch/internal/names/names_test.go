@@ -67,7 +67,13 @@ func setup(t *testing.T, internal bool) (*names.Server, *lan.Member, *upstream) 
 	}
 	u := &upstream{}
 	resolvers := func() []netip.Addr { return []netip.Addr{netip.MustParseAddr("192.0.2.53")} }
-	return names.New(l, u, resolvers), m, u
+	siblings := func(_ context.Context, _ *lan.Member, name string) []netip.Addr {
+		if name != "sibling" {
+			return nil
+		}
+		return []netip.Addr{netip.MustParseAddr("10.87.0.9")}
+	}
+	return names.New(l, u, resolvers, siblings), m, u
 }
 
 func query(t *testing.T, name string, kind dnsmessage.Type) []byte {
@@ -124,6 +130,20 @@ func TestAnswers(t *testing.T) {
 		}
 		if m.ID != 4711 || m.RCode != c.code || answer != c.answer || strings.Join(world.asked, ",") != c.asked {
 			t.Errorf("%s %s: %s %q, asked %v", c.name, c.kind, m.RCode, answer, world.asked)
+		}
+	}
+}
+
+func TestNamesOfAMembersOtherNetworks(t *testing.T) {
+	for _, siblings := range [][]string{nil, {"/run/other"}} {
+		server, member, _ := setup(t, true)
+		member.Siblings = siblings
+		var m dnsmessage.Message
+		if err := m.Unpack(server.Answer(member, query(t, "Sibling.", dnsmessage.TypeA), "udp")); err != nil {
+			t.Fatal(err)
+		}
+		if len(m.Answers) != len(siblings) {
+			t.Errorf("%v: %v", siblings, m)
 		}
 	}
 }
@@ -186,7 +206,7 @@ func FuzzAnswer(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	server := names.New(l, &upstream{fail: true}, func() []netip.Addr { return nil })
+	server := names.New(l, &upstream{fail: true}, func() []netip.Addr { return nil }, nil)
 	f.Add([]byte("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03web\x00\x00\x01\x00\x01"))
 	f.Fuzz(func(_ *testing.T, data []byte) { server.Answer(m, data, "udp") })
 }

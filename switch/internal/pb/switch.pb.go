@@ -41,9 +41,11 @@ type AttachRequest struct {
 	// Ports of the host's loopback that the container may reach at the host's address of the network.
 	HostPorts []*PortRange `protobuf:"bytes,6,rep,name=host_ports,json=hostPorts,proto3" json:"host_ports,omitempty"`
 	// Resolvers that names outside the network are asked of, "192.0.2.53" each; the host's own if empty.
-	Nameservers   []string `protobuf:"bytes,7,rep,name=nameservers,proto3" json:"nameservers,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Nameservers []string `protobuf:"bytes,7,rep,name=nameservers,proto3" json:"nameservers,omitempty"`
+	// Control sockets of the other networks that the container joins: their names are its to use, too.
+	SiblingSockets []string `protobuf:"bytes,8,rep,name=sibling_sockets,json=siblingSockets,proto3" json:"sibling_sockets,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *AttachRequest) Reset() {
@@ -121,6 +123,13 @@ func (x *AttachRequest) GetHostPorts() []*PortRange {
 func (x *AttachRequest) GetNameservers() []string {
 	if x != nil {
 		return x.Nameservers
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetSiblingSockets() []string {
+	if x != nil {
+		return x.SiblingSockets
 	}
 	return nil
 }
@@ -525,6 +534,103 @@ func (*UnpublishResponse) Descriptor() ([]byte, []int) {
 	return file_switch_v1_switch_proto_rawDescGZIP(), []int{7}
 }
 
+type LookupRequest struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	ContainerId string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	// In lower case, without a final dot.
+	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LookupRequest) Reset() {
+	*x = LookupRequest{}
+	mi := &file_switch_v1_switch_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LookupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LookupRequest) ProtoMessage() {}
+
+func (x *LookupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_switch_v1_switch_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LookupRequest.ProtoReflect.Descriptor instead.
+func (*LookupRequest) Descriptor() ([]byte, []int) {
+	return file_switch_v1_switch_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *LookupRequest) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *LookupRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type LookupResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Addresses     []string               `protobuf:"bytes,1,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LookupResponse) Reset() {
+	*x = LookupResponse{}
+	mi := &file_switch_v1_switch_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LookupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LookupResponse) ProtoMessage() {}
+
+func (x *LookupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_switch_v1_switch_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LookupResponse.ProtoReflect.Descriptor instead.
+func (*LookupResponse) Descriptor() ([]byte, []int) {
+	return file_switch_v1_switch_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *LookupResponse) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -533,7 +639,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_switch_v1_switch_proto_msgTypes[8]
+	mi := &file_switch_v1_switch_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -545,7 +651,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_switch_v1_switch_proto_msgTypes[8]
+	mi := &file_switch_v1_switch_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -558,7 +664,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_switch_v1_switch_proto_rawDescGZIP(), []int{8}
+	return file_switch_v1_switch_proto_rawDescGZIP(), []int{10}
 }
 
 type StatusResponse struct {
@@ -570,7 +676,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_switch_v1_switch_proto_msgTypes[9]
+	mi := &file_switch_v1_switch_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -582,7 +688,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_switch_v1_switch_proto_msgTypes[9]
+	mi := &file_switch_v1_switch_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -595,7 +701,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_switch_v1_switch_proto_rawDescGZIP(), []int{9}
+	return file_switch_v1_switch_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StatusResponse) GetMembers() []*StatusResponse_Member {
@@ -622,7 +728,7 @@ type AttachResponse_Attached struct {
 
 func (x *AttachResponse_Attached) Reset() {
 	*x = AttachResponse_Attached{}
-	mi := &file_switch_v1_switch_proto_msgTypes[10]
+	mi := &file_switch_v1_switch_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -634,7 +740,7 @@ func (x *AttachResponse_Attached) String() string {
 func (*AttachResponse_Attached) ProtoMessage() {}
 
 func (x *AttachResponse_Attached) ProtoReflect() protoreflect.Message {
-	mi := &file_switch_v1_switch_proto_msgTypes[10]
+	mi := &file_switch_v1_switch_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -701,7 +807,7 @@ type AttachResponse_LinkLost struct {
 
 func (x *AttachResponse_LinkLost) Reset() {
 	*x = AttachResponse_LinkLost{}
-	mi := &file_switch_v1_switch_proto_msgTypes[11]
+	mi := &file_switch_v1_switch_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -713,7 +819,7 @@ func (x *AttachResponse_LinkLost) String() string {
 func (*AttachResponse_LinkLost) ProtoMessage() {}
 
 func (x *AttachResponse_LinkLost) ProtoReflect() protoreflect.Message {
-	mi := &file_switch_v1_switch_proto_msgTypes[11]
+	mi := &file_switch_v1_switch_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -753,7 +859,7 @@ type StatusResponse_Member struct {
 
 func (x *StatusResponse_Member) Reset() {
 	*x = StatusResponse_Member{}
-	mi := &file_switch_v1_switch_proto_msgTypes[12]
+	mi := &file_switch_v1_switch_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +871,7 @@ func (x *StatusResponse_Member) String() string {
 func (*StatusResponse_Member) ProtoMessage() {}
 
 func (x *StatusResponse_Member) ProtoReflect() protoreflect.Message {
-	mi := &file_switch_v1_switch_proto_msgTypes[12]
+	mi := &file_switch_v1_switch_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +884,7 @@ func (x *StatusResponse_Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse_Member.ProtoReflect.Descriptor instead.
 func (*StatusResponse_Member) Descriptor() ([]byte, []int) {
-	return file_switch_v1_switch_proto_rawDescGZIP(), []int{9, 0}
+	return file_switch_v1_switch_proto_rawDescGZIP(), []int{11, 0}
 }
 
 func (x *StatusResponse_Member) GetContainerId() string {
@@ -841,7 +947,7 @@ var File_switch_v1_switch_proto protoreflect.FileDescriptor
 
 const file_switch_v1_switch_proto_rawDesc = "" +
 	"\n" +
-	"\x16switch/v1/switch.proto\x12\x11woodlot.switch.v1\"\xea\x01\n" +
+	"\x16switch/v1/switch.proto\x12\x11woodlot.switch.v1\"\x93\x02\n" +
 	"\rAttachRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x14\n" +
 	"\x05names\x18\x02 \x03(\tR\x05names\x12\x0e\n" +
@@ -851,7 +957,8 @@ const file_switch_v1_switch_proto_rawDesc = "" +
 	"socketPath\x12;\n" +
 	"\n" +
 	"host_ports\x18\x06 \x03(\v2\x1c.woodlot.switch.v1.PortRangeR\thostPorts\x12 \n" +
-	"\vnameservers\x18\a \x03(\tR\vnameservers\"5\n" +
+	"\vnameservers\x18\a \x03(\tR\vnameservers\x12'\n" +
+	"\x0fsibling_sockets\x18\b \x03(\tR\x0esiblingSockets\"5\n" +
 	"\tPortRange\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\rR\x05first\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\rR\x04last\"\xf3\x02\n" +
@@ -883,7 +990,12 @@ const file_switch_v1_switch_proto_rawDesc = "" +
 	"\x10UnpublishRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12+\n" +
 	"\x04port\x18\x02 \x01(\v2\x17.woodlot.switch.v1.PortR\x04port\"\x13\n" +
-	"\x11UnpublishResponse\"\x0f\n" +
+	"\x11UnpublishResponse\"F\n" +
+	"\rLookupRequest\x12!\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\".\n" +
+	"\x0eLookupResponse\x12\x1c\n" +
+	"\taddresses\x18\x01 \x03(\tR\taddresses\"\x0f\n" +
 	"\rStatusRequest\"\xda\x02\n" +
 	"\x0eStatusResponse\x12B\n" +
 	"\amembers\x18\x01 \x03(\v2(.woodlot.switch.v1.StatusResponse.MemberR\amembers\x1a\x83\x02\n" +
@@ -896,11 +1008,12 @@ const file_switch_v1_switch_proto_rawDesc = "" +
 	"\x0fframes_received\x18\x06 \x01(\x04R\x0eframesReceived\x12\x1f\n" +
 	"\vframes_sent\x18\a \x01(\x04R\n" +
 	"framesSent\x12%\n" +
-	"\x0eframes_dropped\x18\b \x01(\x04R\rframesDropped2\xd2\x02\n" +
+	"\x0eframes_dropped\x18\b \x01(\x04R\rframesDropped2\xa1\x03\n" +
 	"\x06Switch\x12O\n" +
 	"\x06Attach\x12 .woodlot.switch.v1.AttachRequest\x1a!.woodlot.switch.v1.AttachResponse0\x01\x12P\n" +
 	"\aPublish\x12!.woodlot.switch.v1.PublishRequest\x1a\".woodlot.switch.v1.PublishResponse\x12V\n" +
 	"\tUnpublish\x12#.woodlot.switch.v1.UnpublishRequest\x1a$.woodlot.switch.v1.UnpublishResponse\x12M\n" +
+	"\x06Lookup\x12 .woodlot.switch.v1.LookupRequest\x1a!.woodlot.switch.v1.LookupResponse\x12M\n" +
 	"\x06Status\x12 .woodlot.switch.v1.StatusRequest\x1a!.woodlot.switch.v1.StatusResponseB#Z!woodlot.dev/switch/internal/pb;pbb\x06proto3"
 
 var (
@@ -915,7 +1028,7 @@ func file_switch_v1_switch_proto_rawDescGZIP() []byte {
 	return file_switch_v1_switch_proto_rawDescData
 }
 
-var file_switch_v1_switch_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_switch_v1_switch_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_switch_v1_switch_proto_goTypes = []any{
 	(*AttachRequest)(nil),           // 0: woodlot.switch.v1.AttachRequest
 	(*PortRange)(nil),               // 1: woodlot.switch.v1.PortRange
@@ -925,31 +1038,35 @@ var file_switch_v1_switch_proto_goTypes = []any{
 	(*PublishResponse)(nil),         // 5: woodlot.switch.v1.PublishResponse
 	(*UnpublishRequest)(nil),        // 6: woodlot.switch.v1.UnpublishRequest
 	(*UnpublishResponse)(nil),       // 7: woodlot.switch.v1.UnpublishResponse
-	(*StatusRequest)(nil),           // 8: woodlot.switch.v1.StatusRequest
-	(*StatusResponse)(nil),          // 9: woodlot.switch.v1.StatusResponse
-	(*AttachResponse_Attached)(nil), // 10: woodlot.switch.v1.AttachResponse.Attached
-	(*AttachResponse_LinkLost)(nil), // 11: woodlot.switch.v1.AttachResponse.LinkLost
-	(*StatusResponse_Member)(nil),   // 12: woodlot.switch.v1.StatusResponse.Member
+	(*LookupRequest)(nil),           // 8: woodlot.switch.v1.LookupRequest
+	(*LookupResponse)(nil),          // 9: woodlot.switch.v1.LookupResponse
+	(*StatusRequest)(nil),           // 10: woodlot.switch.v1.StatusRequest
+	(*StatusResponse)(nil),          // 11: woodlot.switch.v1.StatusResponse
+	(*AttachResponse_Attached)(nil), // 12: woodlot.switch.v1.AttachResponse.Attached
+	(*AttachResponse_LinkLost)(nil), // 13: woodlot.switch.v1.AttachResponse.LinkLost
+	(*StatusResponse_Member)(nil),   // 14: woodlot.switch.v1.StatusResponse.Member
 }
 var file_switch_v1_switch_proto_depIdxs = []int32{
 	1,  // 0: woodlot.switch.v1.AttachRequest.host_ports:type_name -> woodlot.switch.v1.PortRange
-	10, // 1: woodlot.switch.v1.AttachResponse.attached:type_name -> woodlot.switch.v1.AttachResponse.Attached
-	11, // 2: woodlot.switch.v1.AttachResponse.link_lost:type_name -> woodlot.switch.v1.AttachResponse.LinkLost
+	12, // 1: woodlot.switch.v1.AttachResponse.attached:type_name -> woodlot.switch.v1.AttachResponse.Attached
+	13, // 2: woodlot.switch.v1.AttachResponse.link_lost:type_name -> woodlot.switch.v1.AttachResponse.LinkLost
 	3,  // 3: woodlot.switch.v1.PublishRequest.port:type_name -> woodlot.switch.v1.Port
 	3,  // 4: woodlot.switch.v1.PublishResponse.port:type_name -> woodlot.switch.v1.Port
 	3,  // 5: woodlot.switch.v1.UnpublishRequest.port:type_name -> woodlot.switch.v1.Port
-	12, // 6: woodlot.switch.v1.StatusResponse.members:type_name -> woodlot.switch.v1.StatusResponse.Member
+	14, // 6: woodlot.switch.v1.StatusResponse.members:type_name -> woodlot.switch.v1.StatusResponse.Member
 	3,  // 7: woodlot.switch.v1.StatusResponse.Member.ports:type_name -> woodlot.switch.v1.Port
 	0,  // 8: woodlot.switch.v1.Switch.Attach:input_type -> woodlot.switch.v1.AttachRequest
 	4,  // 9: woodlot.switch.v1.Switch.Publish:input_type -> woodlot.switch.v1.PublishRequest
 	6,  // 10: woodlot.switch.v1.Switch.Unpublish:input_type -> woodlot.switch.v1.UnpublishRequest
-	8,  // 11: woodlot.switch.v1.Switch.Status:input_type -> woodlot.switch.v1.StatusRequest
-	2,  // 12: woodlot.switch.v1.Switch.Attach:output_type -> woodlot.switch.v1.AttachResponse
-	5,  // 13: woodlot.switch.v1.Switch.Publish:output_type -> woodlot.switch.v1.PublishResponse
-	7,  // 14: woodlot.switch.v1.Switch.Unpublish:output_type -> woodlot.switch.v1.UnpublishResponse
-	9,  // 15: woodlot.switch.v1.Switch.Status:output_type -> woodlot.switch.v1.StatusResponse
-	12, // [12:16] is the sub-list for method output_type
-	8,  // [8:12] is the sub-list for method input_type
+	8,  // 11: woodlot.switch.v1.Switch.Lookup:input_type -> woodlot.switch.v1.LookupRequest
+	10, // 12: woodlot.switch.v1.Switch.Status:input_type -> woodlot.switch.v1.StatusRequest
+	2,  // 13: woodlot.switch.v1.Switch.Attach:output_type -> woodlot.switch.v1.AttachResponse
+	5,  // 14: woodlot.switch.v1.Switch.Publish:output_type -> woodlot.switch.v1.PublishResponse
+	7,  // 15: woodlot.switch.v1.Switch.Unpublish:output_type -> woodlot.switch.v1.UnpublishResponse
+	9,  // 16: woodlot.switch.v1.Switch.Lookup:output_type -> woodlot.switch.v1.LookupResponse
+	11, // 17: woodlot.switch.v1.Switch.Status:output_type -> woodlot.switch.v1.StatusResponse
+	13, // [13:18] is the sub-list for method output_type
+	8,  // [8:13] is the sub-list for method input_type
 	8,  // [8:8] is the sub-list for extension type_name
 	8,  // [8:8] is the sub-list for extension extendee
 	0,  // [0:8] is the sub-list for field type_name
@@ -970,7 +1087,7 @@ func file_switch_v1_switch_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_switch_v1_switch_proto_rawDesc), len(file_switch_v1_switch_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

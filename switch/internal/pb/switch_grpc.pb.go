@@ -27,6 +27,7 @@ const (
 	Switch_Attach_FullMethodName    = "/woodlot.switch.v1.Switch/Attach"
 	Switch_Publish_FullMethodName   = "/woodlot.switch.v1.Switch/Publish"
 	Switch_Unpublish_FullMethodName = "/woodlot.switch.v1.Switch/Unpublish"
+	Switch_Lookup_FullMethodName    = "/woodlot.switch.v1.Switch/Lookup"
 	Switch_Status_FullMethodName    = "/woodlot.switch.v1.Switch/Status"
 )
 
@@ -43,6 +44,9 @@ type SwitchClient interface {
 	Publish(ctx context.Context, in *PublishRequest, opts ...grpc.CallOption) (*PublishResponse, error)
 	// Closes it again, with the connections made through it.
 	Unpublish(ctx context.Context, in *UnpublishRequest, opts ...grpc.CallOption) (*UnpublishResponse, error)
+	// The addresses of a name in this network, for the switch of another one that the asking container is attached to.
+	// NOT_FOUND when the container is not attached here.
+	Lookup(ctx context.Context, in *LookupRequest, opts ...grpc.CallOption) (*LookupResponse, error)
 	// Who is attached; changes nothing.
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error)
 }
@@ -94,6 +98,16 @@ func (c *switchClient) Unpublish(ctx context.Context, in *UnpublishRequest, opts
 	return out, nil
 }
 
+func (c *switchClient) Lookup(ctx context.Context, in *LookupRequest, opts ...grpc.CallOption) (*LookupResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LookupResponse)
+	err := c.cc.Invoke(ctx, Switch_Lookup_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *switchClient) Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(StatusResponse)
@@ -117,6 +131,9 @@ type SwitchServer interface {
 	Publish(context.Context, *PublishRequest) (*PublishResponse, error)
 	// Closes it again, with the connections made through it.
 	Unpublish(context.Context, *UnpublishRequest) (*UnpublishResponse, error)
+	// The addresses of a name in this network, for the switch of another one that the asking container is attached to.
+	// NOT_FOUND when the container is not attached here.
+	Lookup(context.Context, *LookupRequest) (*LookupResponse, error)
 	// Who is attached; changes nothing.
 	Status(context.Context, *StatusRequest) (*StatusResponse, error)
 	mustEmbedUnimplementedSwitchServer()
@@ -137,6 +154,9 @@ func (UnimplementedSwitchServer) Publish(context.Context, *PublishRequest) (*Pub
 }
 func (UnimplementedSwitchServer) Unpublish(context.Context, *UnpublishRequest) (*UnpublishResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Unpublish not implemented")
+}
+func (UnimplementedSwitchServer) Lookup(context.Context, *LookupRequest) (*LookupResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method Lookup not implemented")
 }
 func (UnimplementedSwitchServer) Status(context.Context, *StatusRequest) (*StatusResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Status not implemented")
@@ -209,6 +229,24 @@ func _Switch_Unpublish_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Switch_Lookup_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LookupRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SwitchServer).Lookup(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Switch_Lookup_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SwitchServer).Lookup(ctx, req.(*LookupRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Switch_Status_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(StatusRequest)
 	if err := dec(in); err != nil {
@@ -241,6 +279,10 @@ var Switch_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Unpublish",
 			Handler:    _Switch_Unpublish_Handler,
+		},
+		{
+			MethodName: "Lookup",
+			Handler:    _Switch_Lookup_Handler,
 		},
 		{
 			MethodName: "Status",

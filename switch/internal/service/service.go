@@ -13,7 +13,9 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"woodlot.dev/switch/internal/gateway"
@@ -26,6 +28,7 @@ const (
 	maxPorts       = 4096
 	maxHostPorts   = 256
 	maxNameservers = 8
+	maxSiblings    = 16
 	maxSocketPath  = 107 // sun_path, unix(7)
 )
 
@@ -39,6 +42,7 @@ type Service struct {
 	mu    sync.Mutex
 	ports map[*lan.Member][]*publish.Opened
 	calls int
+	used  bool
 	// idleSince is when the last stream ended; zero while there is one.
 	idleSince time.Time
 }
@@ -60,10 +64,18 @@ func (s *Service) IdleFor() time.Duration {
 	return time.Since(s.idleSince)
 }
 
+// Used tells whether anybody has ever attached, or tried to.
+func (s *Service) Used() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.used
+}
+
 func (s *Service) enter() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.calls++
+	s.used = true
 }
 
 func (s *Service) leave() {
@@ -179,6 +191,10 @@ func parse(r *pb.AttachRequest) (lan.Request, error) {
 		}
 		wanted.HostPorts = append(wanted.HostPorts, lan.PortRange{First: uint16(ports.GetFirst()), Last: uint16(ports.GetLast())})
 	}
+	if len(r.GetSiblingSockets()) > maxSiblings {
+		return wanted, fmt.Errorf("%w: more than %d other networks", lan.ErrInvalid, maxSiblings)
+	}
+	wanted.Siblings = r.GetSiblingSockets()
 	for _, text := range r.GetNameservers() {
 		ip, err := netip.ParseAddr(text)
 		if err != nil {
@@ -255,6 +271,47 @@ func fromPort(p publish.Port) *pb.Port {
 		port.HostIp = p.HostIP.String()
 	}
 	return port
+}
+
+// Lookup gives the addresses of a name.
+func (s *Service) Lookup(_ context.Context, r *pb.LookupRequest) (*pb.LookupResponse, error) {
+	if s.lan.Member(r.GetContainerId()) == nil {
+		return nil, status.Errorf(codes.NotFound, "container %s is not attached", r.GetContainerId())
+	}
+	answer := &pb.LookupResponse{}
+	for _, ip := range s.lan.Lookup(r.GetName()) {
+		answer.Addresses = append(answer.Addresses, ip.String())
+	}
+	return answer, nil
+}
+
+// Siblings asks the switches of a member's other networks for a name.
+func Siblings(ctx context.Context, from *lan.Member, name string) []netip.Addr {
+	for _, socket := range from.Siblings {
+		if found := ask(ctx, socket, &pb.LookupRequest{ContainerId: from.ID, Name: name}); len(found) > 0 {
+			return found
+		}
+	}
+	return nil
+}
+
+func ask(ctx context.Context, socket string, request *pb.LookupRequest) []netip.Addr {
+	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = conn.Close() }()
+	answer, err := pb.NewSwitchClient(conn).Lookup(ctx, request)
+	if err != nil {
+		return nil
+	}
+	var found []netip.Addr
+	for _, text := range answer.GetAddresses() {
+		if ip, err := netip.ParseAddr(text); err == nil && ip.Is4() {
+			found = append(found, ip)
+		}
+	}
+	return found
 }
 
 // Status tells who is attached.

@@ -129,6 +129,22 @@ func TestAttachAndLeave(t *testing.T) {
 	})
 }
 
+func TestLookupForASibling(t *testing.T) {
+	f := setup(t)
+	ctx, leave := context.WithCancel(context.Background())
+	defer leave()
+	f.attach(ctx, t)
+	member := &lan.Member{ID: "a", Siblings: []string{"/nowhere", filepath.Join(f.directory, "control")}}
+	if got := service.Siblings(ctx, member, "web"); len(got) != 1 || got[0].String() != "10.86.0.2" {
+		t.Errorf("%v", got)
+	}
+	// One that is not attached learns nothing.
+	stranger := &lan.Member{ID: "b", Siblings: member.Siblings}
+	if got := service.Siblings(ctx, stranger, "web"); len(got) != 0 {
+		t.Errorf("%v", got)
+	}
+}
+
 func TestAttachRefuses(t *testing.T) {
 	f := setup(t)
 	ctx, leave := context.WithCancel(context.Background())

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16switch/v1/switch.proto\x12\x11woodlot.switch.v1\"\xa9\x01\n\rAttachRequest\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\n\n\x02ip\x18\x03 \x01(\t\x12\x0b\n\x03mac\x18\x04 \x01(\t\x12\x13\n\x0bsocket_path\x18\x05 \x01(\t\x12\x30\n\nhost_ports\x18\x06 \x03(\x0b\x32\x1c.woodlot.switch.v1.PortRange\x12\x13\n\x0bnameservers\x18\x07 \x03(\t\"(\n\tPortRange\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\x0c\n\x04last\x18\x02 \x01(\r\"\xa6\x02\n\x0e\x41ttachResponse\x12>\n\x08\x61ttached\x18\x01 \x01(\x0b\x32*.woodlot.switch.v1.AttachResponse.AttachedH\x00\x12?\n\tlink_lost\x18\x02 \x01(\x0b\x32*.woodlot.switch.v1.AttachResponse.LinkLostH\x00\x1ak\n\x08\x41ttached\x12\n\n\x02ip\x18\x01 \x01(\t\x12\x15\n\rprefix_length\x18\x02 \x01(\r\x12\x0f\n\x07gateway\x18\x03 \x01(\t\x12\x0c\n\x04host\x18\x04 \x01(\t\x12\x0b\n\x03mtu\x18\x05 \x01(\r\x12\x10\n\x08internal\x18\x06 \x01(\x08\x1a\x1a\n\x08LinkLost\x12\x0e\n\x06reason\x18\x01 \x01(\tB\n\n\x08response\"T\n\x04Port\x12\x0f\n\x07host_ip\x18\x01 \x01(\t\x12\x11\n\thost_port\x18\x02 \x01(\r\x12\x16\n\x0e\x63ontainer_port\x18\x03 \x01(\r\x12\x10\n\x08protocol\x18\x04 \x01(\t\"e\n\x0ePublishRequest\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12%\n\x04port\x18\x02 \x01(\x0b\x32\x17.woodlot.switch.v1.Port\x12\x16\n\x0elast_host_port\x18\x03 \x01(\r\"8\n\x0fPublishResponse\x12%\n\x04port\x18\x01 \x01(\x0b\x32\x17.woodlot.switch.v1.Port\"O\n\x10UnpublishRequest\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12%\n\x04port\x18\x02 \x01(\x0b\x32\x17.woodlot.switch.v1.Port\"\x13\n\x11UnpublishResponse\"\x0f\n\rStatusRequest\"\x82\x02\n\x0eStatusResponse\x12\x39\n\x07members\x18\x01 \x03(\x0b\x32(.woodlot.switch.v1.StatusResponse.Member\x1a\xb4\x01\n\x06Member\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\n\n\x02ip\x18\x03 \x01(\t\x12\x0b\n\x03mac\x18\x04 \x01(\t\x12&\n\x05ports\x18\x05 \x03(\x0b\x32\x17.woodlot.switch.v1.Port\x12\x17\n\x0f\x66rames_received\x18\x06 \x01(\x04\x12\x13\n\x0b\x66rames_sent\x18\x07 \x01(\x04\x12\x16\n\x0e\x66rames_dropped\x18\x08 \x01(\x04\x32\xd2\x02\n\x06Switch\x12O\n\x06\x41ttach\x12 .woodlot.switch.v1.AttachRequest\x1a!.woodlot.switch.v1.AttachResponse0\x01\x12P\n\x07Publish\x12!.woodlot.switch.v1.PublishRequest\x1a\".woodlot.switch.v1.PublishResponse\x12V\n\tUnpublish\x12#.woodlot.switch.v1.UnpublishRequest\x1a$.woodlot.switch.v1.UnpublishResponse\x12M\n\x06Status\x12 .woodlot.switch.v1.StatusRequest\x1a!.woodlot.switch.v1.StatusResponseB#Z!woodlot.dev/switch/internal/pb;pbb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16switch/v1/switch.proto\x12\x11woodlot.switch.v1\"\xc2\x01\n\rAttachRequest\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\n\n\x02ip\x18\x03 \x01(\t\x12\x0b\n\x03mac\x18\x04 \x01(\t\x12\x13\n\x0bsocket_path\x18\x05 \x01(\t\x12\x30\n\nhost_ports\x18\x06 \x03(\x0b\x32\x1c.woodlot.switch.v1.PortRange\x12\x13\n\x0bnameservers\x18\x07 \x03(\t\x12\x17\n\x0fsibling_sockets\x18\x08 \x03(\t\"(\n\tPortRange\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\x0c\n\x04last\x18\x02 \x01(\r\"\xa6\x02\n\x0e\x41ttachResponse\x12>\n\x08\x61ttached\x18\x01 \x01(\x0b\x32*.woodlot.switch.v1.AttachResponse.AttachedH\x00\x12?\n\tlink_lost\x18\x02 \x01(\x0b\x32*.woodlot.switch.v1.AttachResponse.LinkLostH\x00\x1ak\n\x08\x41ttached\x12\n\n\x02ip\x18\x01 \x01(\t\x12\x15\n\rprefix_length\x18\x02 \x01(\r\x12\x0f\n\x07gateway\x18\x03 \x01(\t\x12\x0c\n\x04host\x18\x04 \x01(\t\x12\x0b\n\x03mtu\x18\x05 \x01(\r\x12\x10\n\x08internal\x18\x06 \x01(\x08\x1a\x1a\n\x08LinkLost\x12\x0e\n\x06reason\x18\x01 \x01(\tB\n\n\x08response\"T\n\x04Port\x12\x0f\n\x07host_ip\x18\x01 \x01(\t\x12\x11\n\thost_port\x18\x02 \x01(\r\x12\x16\n\x0e\x63ontainer_port\x18\x03 \x01(\r\x12\x10\n\x08protocol\x18\x04 \x01(\t\"e\n\x0ePublishRequest\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12%\n\x04port\x18\x02 \x01(\x0b\x32\x17.woodlot.switch.v1.Port\x12\x16\n\x0elast_host_port\x18\x03 \x01(\r\"8\n\x0fPublishResponse\x12%\n\x04port\x18\x01 \x01(\x0b\x32\x17.woodlot.switch.v1.Port\"O\n\x10UnpublishRequest\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12%\n\x04port\x18\x02 \x01(\x0b\x32\x17.woodlot.switch.v1.Port\"\x13\n\x11UnpublishResponse\"3\n\rLookupRequest\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"#\n\x0eLookupResponse\x12\x11\n\taddresses\x18\x01 \x03(\t\"\x0f\n\rStatusRequest\"\x82\x02\n\x0eStatusResponse\x12\x39\n\x07members\x18\x01 \x03(\x0b\x32(.woodlot.switch.v1.StatusResponse.Member\x1a\xb4\x01\n\x06Member\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\n\n\x02ip\x18\x03 \x01(\t\x12\x0b\n\x03mac\x18\x04 \x01(\t\x12&\n\x05ports\x18\x05 \x03(\x0b\x32\x17.woodlot.switch.v1.Port\x12\x17\n\x0f\x66rames_received\x18\x06 \x01(\x04\x12\x13\n\x0b\x66rames_sent\x18\x07 \x01(\x04\x12\x16\n\x0e\x66rames_dropped\x18\x08 \x01(\x04\x32\xa1\x03\n\x06Switch\x12O\n\x06\x41ttach\x12 .woodlot.switch.v1.AttachRequest\x1a!.woodlot.switch.v1.AttachResponse0\x01\x12P\n\x07Publish\x12!.woodlot.switch.v1.PublishRequest\x1a\".woodlot.switch.v1.PublishResponse\x12V\n\tUnpublish\x12#.woodlot.switch.v1.UnpublishRequest\x1a$.woodlot.switch.v1.UnpublishResponse\x12M\n\x06Lookup\x12 .woodlot.switch.v1.LookupRequest\x1a!.woodlot.switch.v1.LookupResponse\x12M\n\x06Status\x12 .woodlot.switch.v1.StatusRequest\x1a!.woodlot.switch.v1.StatusResponseB#Z!woodlot.dev/switch/internal/pb;pbb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,31 +33,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'Z!woodlot.dev/switch/internal/pb;pb'
   _globals['_ATTACHREQUEST']._serialized_start=46
-  _globals['_ATTACHREQUEST']._serialized_end=215
-  _globals['_PORTRANGE']._serialized_start=217
-  _globals['_PORTRANGE']._serialized_end=257
-  _globals['_ATTACHRESPONSE']._serialized_start=260
-  _globals['_ATTACHRESPONSE']._serialized_end=554
-  _globals['_ATTACHRESPONSE_ATTACHED']._serialized_start=407
-  _globals['_ATTACHRESPONSE_ATTACHED']._serialized_end=514
-  _globals['_ATTACHRESPONSE_LINKLOST']._serialized_start=516
-  _globals['_ATTACHRESPONSE_LINKLOST']._serialized_end=542
-  _globals['_PORT']._serialized_start=556
-  _globals['_PORT']._serialized_end=640
-  _globals['_PUBLISHREQUEST']._serialized_start=642
-  _globals['_PUBLISHREQUEST']._serialized_end=743
-  _globals['_PUBLISHRESPONSE']._serialized_start=745
-  _globals['_PUBLISHRESPONSE']._serialized_end=801
-  _globals['_UNPUBLISHREQUEST']._serialized_start=803
-  _globals['_UNPUBLISHREQUEST']._serialized_end=882
-  _globals['_UNPUBLISHRESPONSE']._serialized_start=884
-  _globals['_UNPUBLISHRESPONSE']._serialized_end=903
-  _globals['_STATUSREQUEST']._serialized_start=905
-  _globals['_STATUSREQUEST']._serialized_end=920
-  _globals['_STATUSRESPONSE']._serialized_start=923
-  _globals['_STATUSRESPONSE']._serialized_end=1181
-  _globals['_STATUSRESPONSE_MEMBER']._serialized_start=1001
-  _globals['_STATUSRESPONSE_MEMBER']._serialized_end=1181
-  _globals['_SWITCH']._serialized_start=1184
-  _globals['_SWITCH']._serialized_end=1522
+  _globals['_ATTACHREQUEST']._serialized_end=240
+  _globals['_PORTRANGE']._serialized_start=242
+  _globals['_PORTRANGE']._serialized_end=282
+  _globals['_ATTACHRESPONSE']._serialized_start=285
+  _globals['_ATTACHRESPONSE']._serialized_end=579
+  _globals['_ATTACHRESPONSE_ATTACHED']._serialized_start=432
+  _globals['_ATTACHRESPONSE_ATTACHED']._serialized_end=539
+  _globals['_ATTACHRESPONSE_LINKLOST']._serialized_start=541
+  _globals['_ATTACHRESPONSE_LINKLOST']._serialized_end=567
+  _globals['_PORT']._serialized_start=581
+  _globals['_PORT']._serialized_end=665
+  _globals['_PUBLISHREQUEST']._serialized_start=667
+  _globals['_PUBLISHREQUEST']._serialized_end=768
+  _globals['_PUBLISHRESPONSE']._serialized_start=770
+  _globals['_PUBLISHRESPONSE']._serialized_end=826
+  _globals['_UNPUBLISHREQUEST']._serialized_start=828
+  _globals['_UNPUBLISHREQUEST']._serialized_end=907
+  _globals['_UNPUBLISHRESPONSE']._serialized_start=909
+  _globals['_UNPUBLISHRESPONSE']._serialized_end=928
+  _globals['_LOOKUPREQUEST']._serialized_start=930
+  _globals['_LOOKUPREQUEST']._serialized_end=981
+  _globals['_LOOKUPRESPONSE']._serialized_start=983
+  _globals['_LOOKUPRESPONSE']._serialized_end=1018
+  _globals['_STATUSREQUEST']._serialized_start=1020
+  _globals['_STATUSREQUEST']._serialized_end=1035
+  _globals['_STATUSRESPONSE']._serialized_start=1038
+  _globals['_STATUSRESPONSE']._serialized_end=1296
+  _globals['_STATUSRESPONSE_MEMBER']._serialized_start=1116
+  _globals['_STATUSRESPONSE_MEMBER']._serialized_end=1296
+  _globals['_SWITCH']._serialized_start=1299
+  _globals['_SWITCH']._serialized_end=1716
 # @@protoc_insertion_point(module_scope)

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AttachRequest(_message.Message):
-    __slots__ = ("container_id", "names", "ip", "mac", "socket_path", "host_ports", "nameservers")
+    __slots__ = ("container_id", "names", "ip", "mac", "socket_path", "host_ports", "nameservers", "sibling_sockets")
     CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
     NAMES_FIELD_NUMBER: _ClassVar[int]
     IP_FIELD_NUMBER: _ClassVar[int]
@@ -15,6 +15,7 @@ class AttachRequest(_message.Message):
     SOCKET_PATH_FIELD_NUMBER: _ClassVar[int]
     HOST_PORTS_FIELD_NUMBER: _ClassVar[int]
     NAMESERVERS_FIELD_NUMBER: _ClassVar[int]
+    SIBLING_SOCKETS_FIELD_NUMBER: _ClassVar[int]
     container_id: str
     names: _containers.RepeatedScalarFieldContainer[str]
     ip: str
@@ -22,7 +23,8 @@ class AttachRequest(_message.Message):
     socket_path: str
     host_ports: _containers.RepeatedCompositeFieldContainer[PortRange]
     nameservers: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, container_id: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., ip: _Optional[str] = ..., mac: _Optional[str] = ..., socket_path: _Optional[str] = ..., host_ports: _Optional[_Iterable[_Union[PortRange, _Mapping]]] = ..., nameservers: _Optional[_Iterable[str]] = ...) -> None: ...
+    sibling_sockets: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, container_id: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., ip: _Optional[str] = ..., mac: _Optional[str] = ..., socket_path: _Optional[str] = ..., host_ports: _Optional[_Iterable[_Union[PortRange, _Mapping]]] = ..., nameservers: _Optional[_Iterable[str]] = ..., sibling_sockets: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PortRange(_message.Message):
     __slots__ = ("first", "last")
@@ -99,6 +101,20 @@ class UnpublishRequest(_message.Message):
 class UnpublishResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class LookupRequest(_message.Message):
+    __slots__ = ("container_id", "name")
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    name: str
+    def __init__(self, container_id: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class LookupResponse(_message.Message):
+    __slots__ = ("addresses",)
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    addresses: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, addresses: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class StatusRequest(_message.Message):
     __slots__ = ()

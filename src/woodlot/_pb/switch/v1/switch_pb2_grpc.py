@@ -49,6 +49,11 @@ class SwitchStub(object):
                 request_serializer=switch_dot_v1_dot_switch__pb2.UnpublishRequest.SerializeToString,
                 response_deserializer=switch_dot_v1_dot_switch__pb2.UnpublishResponse.FromString,
                 _registered_method=True)
+        self.Lookup = channel.unary_unary(
+                '/woodlot.switch.v1.Switch/Lookup',
+                request_serializer=switch_dot_v1_dot_switch__pb2.LookupRequest.SerializeToString,
+                response_deserializer=switch_dot_v1_dot_switch__pb2.LookupResponse.FromString,
+                _registered_method=True)
         self.Status = channel.unary_unary(
                 '/woodlot.switch.v1.Switch/Status',
                 request_serializer=switch_dot_v1_dot_switch__pb2.StatusRequest.SerializeToString,
@@ -83,6 +88,14 @@ class SwitchServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Lookup(self, request, context):
+        """The addresses of a name in this network, for the switch of another one that the asking container is attached to.
+        NOT_FOUND when the container is not attached here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Status(self, request, context):
         """Who is attached; changes nothing.
         """
@@ -107,6 +120,11 @@ def add_SwitchServicer_to_server(servicer, server):
                     servicer.Unpublish,
                     request_deserializer=switch_dot_v1_dot_switch__pb2.UnpublishRequest.FromString,
                     response_serializer=switch_dot_v1_dot_switch__pb2.UnpublishResponse.SerializeToString,
+            ),
+            'Lookup': grpc.unary_unary_rpc_method_handler(
+                    servicer.Lookup,
+                    request_deserializer=switch_dot_v1_dot_switch__pb2.LookupRequest.FromString,
+                    response_serializer=switch_dot_v1_dot_switch__pb2.LookupResponse.SerializeToString,
             ),
             'Status': grpc.unary_unary_rpc_method_handler(
                     servicer.Status,
@@ -195,6 +213,33 @@ class Switch(object):
             '/woodlot.switch.v1.Switch/Unpublish',
             switch_dot_v1_dot_switch__pb2.UnpublishRequest.SerializeToString,
             switch_dot_v1_dot_switch__pb2.UnpublishResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Lookup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/woodlot.switch.v1.Switch/Lookup',
+            switch_dot_v1_dot_switch__pb2.LookupRequest.SerializeToString,
+            switch_dot_v1_dot_switch__pb2.LookupResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -621,9 +621,6 @@ def _tail(path: Path, *, size_bytes: int = 2000) -> str | None:
 
 def supervise(paths: Paths, container_id: str, plan: MachinePlan, lifeline: Lifeline) -> None:
     """Be the supervisor of a container, from here to its end; the container's lock is already held."""
-    # The VMM is started beside threads of gRPC, and executed at once. gRPC, which reads this when it is loaded, would
-    # bring its threads to life in the forked child, where one that is quick enough crashes.
-    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
     logging.basicConfig(
         # With `--debug`, the command that forked us has set a level already.
         level=min(logging.INFO, logging.root.level),

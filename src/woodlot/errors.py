@@ -162,3 +162,9 @@ class ExecutionError(WoodlotError):
     ) -> None:
         super().__init__(message, details=details, hint=hint)
         self.code = code
+
+
+class TimeLimitError(WoodlotError):
+    """A process ran longer than its caller allowed."""
+
+    code = ErrorCode.TIMEOUT

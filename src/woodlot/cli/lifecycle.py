@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +47,7 @@ def start(app: "App", containers: Sequence[str], *, attach: bool, interactive: b
             raise click.UsageError("one container can be attached to, not several")
         found = find(app.store, names[0])
         stdin = interactive and found.spec.process.stdin
-        with contextlib.nullcontext() if found.is_live else _launched(app, found):
+        with contextlib.nullcontext() if found.is_live else _begun_again(app, found):
             return _be_terminal(app, found, stdin=stdin)
     failures: list[WoodlotError] = []
     for name in names:
@@ -243,33 +243,14 @@ async def _until_free(app: "App", found: "Container") -> None:
 def _start_detached(app: "App", found: "Container") -> None:
     from woodlot.cli.attach import start_detached
 
-    with _launched(app, found):
+    with _begun_again(app, found):
         start_detached(_socket(app, found))
 
 
-@contextlib.contextmanager
-def _launched(app: "App", found: "Container") -> Generator[None]:
-    """Give a stopped container a supervisor again, which gives up if its process is not started in the block."""
-    from woodlot.container.boot import plan_machine
-    from woodlot.container.launch import launch
-    from woodlot.container.lifecycle import reopen
-    from woodlot.container.lifeline import wait_ready
-    from woodlot.vmm.base import Arch
+def _begun_again(app: "App", found: "Container") -> contextlib.AbstractContextManager[None]:
+    from woodlot.container.begin import begun_again, plan_again
 
-    spec = found.spec
-    plan = asyncio.run(
-        plan_machine(
-            app.paths,
-            arch=Arch(spec.platform.split("/")[1]),
-            kernel_file=Path(spec.kernel) if spec.kernel else None,
-        )
-    )
-    lock = reopen(app.store, found)
-    # SQLite must not be open across a fork; it opens again when it is used.
-    app.store.close()
-    with launch(app.paths, spec.id, plan, lock) as lifeline:
-        wait_ready(lifeline)
-        yield
+    return begun_again(app.store, found, asyncio.run(plan_again(app.paths, found.spec)))
 
 
 def _be_terminal(app: "App", found: "Container", *, stdin: bool) -> int:

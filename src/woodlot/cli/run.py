@@ -9,17 +9,12 @@ import click
 
 from woodlot.cli.image import choose_platform, fetch_options, platform_options
 from woodlot.cli.progress import make_progress
-from woodlot.container.create import Request, build_spec
-from woodlot.container.network import parse_networks
-from woodlot.errors import ConfigError, NotFoundError, WoodlotError
+from woodlot.container.create import Request
+from woodlot.errors import ConfigError, WoodlotError
 
 if TYPE_CHECKING:
     from woodlot.cli.app import App
-    from woodlot.container.boot import MachinePlan
-    from woodlot.container.spec import ContainerSpec
-    from woodlot.image.image import Image
-    from woodlot.oci.platform import Platform
-    from woodlot.progress import Progress
+    from woodlot.container.begin import Prepared
 
 MANY: dict[str, Any] = {"multiple": True, "default": ()}
 
@@ -115,6 +110,8 @@ def run(
     **asked: object,
 ) -> int:
     """Run a container in a virtual machine of its own."""
+    from woodlot.container.begin import prepare
+
     try:
         request = Request(**asked)  # type: ignore[arg-type]
         request.check()
@@ -123,95 +120,32 @@ def run(
             _check_cidfile(cidfile)
         wanted = choose_platform(platform, arch=arch, system=os)
         with make_progress(progress) as drawn:
-            found, plan = asyncio.run(
-                _prepare(
-                    app,
+            prepared = asyncio.run(
+                prepare(
+                    app.store,
                     image,
                     request,
-                    wanted,
-                    drawn,
+                    platform=wanted,
                     scheme=scheme,
+                    progress=drawn,
                     max_concurrent=max_concurrent_downloads,
                 )
             )
-        return _run(app, found, plan, request, detach=detach, cidfile=cidfile)
+        return _run(app, prepared, request, detach=detach, cidfile=cidfile)
     except WoodlotError as error:
         error.exit_status = 125  # type: ignore[attr-defined]
         raise
 
 
-async def _prepare(
-    app: "App",
-    reference: str,
-    request: Request,
-    platform: "Platform | None",
-    progress: "Progress",
-    *,
-    scheme: str,
-    max_concurrent: int | None,
-) -> "tuple[Image, MachinePlan]":
-    """The image, pulled if it is not here, and what the VM is started with; both may take long the first time."""
-    from woodlot.container.boot import plan_machine
-    from woodlot.image.image import load
-    from woodlot.vmm.base import Arch
-
-    if request.name:
-        # Before anything is fetched; that nobody takes it meanwhile is made sure with the record.
-        from woodlot.container.lifecycle import check_name_is_free
-
-        check_name_is_free(app.store, request.name)
-    for wanted in parse_networks(request.networks):
-        from woodlot.network.network import find
-
-        find(app.store, wanted.network)
-    try:
-        image = load(app.store, reference, platform)
-    except NotFoundError:
-        from woodlot.image.pull import pull
-
-        image = await pull(
-            app.store,
-            reference,
-            platform=platform,
-            scheme=scheme,
-            progress=progress,
-            max_concurrent=max_concurrent,
-        )
-    try:
-        arch = Arch(image.platform.architecture)
-    except ValueError:
-        raise ConfigError(
-            f"image {image.reference.familiar} is for {image.platform}, which no guest of ours can run",
-            hint="choose linux/amd64 or linux/arm64 with --platform",
-        ) from None
-    plan = await plan_machine(app.paths, arch=arch, kernel_file=request.kernel, progress=progress)
-    return image, plan
-
-
 def _run(
-    app: "App",
-    image: "Image",
-    plan: "MachinePlan",
-    request: Request,
-    *,
-    detach: bool,
-    cidfile: Path | None,
+    app: "App", prepared: "Prepared", request: Request, *, detach: bool, cidfile: Path | None
 ) -> int:
-    from woodlot.container.launch import launch
-    from woodlot.container.lifecycle import reserve
-    from woodlot.image.image import load
-    from woodlot.vmm.base import Accelerator
+    from woodlot.container.begin import begin, forget
 
-    with app.store.using_sync():
-        # Once more, now that nothing can sweep it away.
-        load(app.store, image.reference, image.platform)
-        spec = build_spec(image, request, emulated=plan.accelerator is Accelerator.TCG)
-        lock = reserve(app.store, spec)
-    # SQLite must not be open across a fork; it opens again when it is used.
-    app.store.close()
-    lifeline = launch(app.paths, spec.id, plan, lock)
+    spec, lifeline = begin(app.store, prepared, request)
     if cidfile is not None:
         cidfile.write_text(spec.id)
+    # After the fork, which is for a process without gRPC in it.
     from woodlot.cli.attach import run_foreground, start_detached
     from woodlot.container.lifeline import wait_ready
 
@@ -228,25 +162,8 @@ def _run(
         )
     except WoodlotError:
         lifeline.close()
-        _forget(app, spec)
+        forget(app.store, spec)
         raise
-
-
-def _forget(app: "App", spec: "ContainerSpec") -> None:
-    """Delete a container that never ran, so that its name is free again."""
-    from woodlot.container import lifecycle, state
-    from woodlot.store.locks import hold_sync
-
-    directory = app.paths.container(spec.id)
-    if directory.is_dir():
-        with hold_sync(directory / "lock"):
-            pass
-    for container in lifecycle.find_all(app.store):
-        match container.state:
-            case state.Stopped(started_at=0.0) if container.spec.id == spec.id:
-                lifecycle.delete(app.store, container)
-            case _:
-                pass
 
 
 def _check_terminal(request: Request, *, detach: bool) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.unit.container.images import add_image
 from tests.unit.container.specs import quiet
 from woodlot.cli.app import run_command
-from woodlot.container import boot, launch, lifecycle
+from woodlot.container import begin, lifecycle
 from woodlot.container.boot import MachinePlan
 from woodlot.container.lifeline import Lifeline
 from woodlot.container.spec import ContainerSpec, ProcessSpec, Rlimit, Tmpfs
@@ -38,8 +38,8 @@ class Command:
         self.stderr = ""
         self._monkeypatch = monkeypatch
         self._capsys = capsys
-        monkeypatch.setattr(boot, "plan_machine", self._plan_machine)
-        monkeypatch.setattr(launch, "launch", self._launch)
+        monkeypatch.setattr(begin, "plan_machine", self._plan_machine)
+        monkeypatch.setattr(begin, "launch", self._launch)
         monkeypatch.setattr(pull, "pull", self._pull)
 
     def __call__(self, *argv: str) -> int:

@@ -1,0 +1,401 @@
+"""Containers from asyncio; `woodlot.Client` is the same for programs without it.
+
+async with Client() as client, client.run("python:3.11", network="none") as container:
+print((await container.exec(["python3", "-c", "print(6 * 7)"], timeout_s=5)).stdout)
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from woodlot.container import begin, lifecycle, state
+from woodlot.container.client import Attachment, Supervised
+from woodlot.container.create import Request
+from woodlot.container.lifeline import wait_ready
+from woodlot.container.logs import LogReader
+from woodlot.container.session import End
+from woodlot.container.spec import ContainerSpec, ExecSpec
+from woodlot.errors import ConfigError, LimitError, TimeLimitError, WoodlotError
+from woodlot.guest.client import Output
+from woodlot.image.image import Image, LocalImage, list_images
+from woodlot.oci.platform import parse_platform
+from woodlot.paths import find_paths
+from woodlot.store.locks import hold
+from woodlot.store.store import Store
+from woodlot.units import MIB
+
+if TYPE_CHECKING:
+    from woodlot.progress import Progress
+
+STOP_GRACE_S = 5.0
+MAX_OUTPUT_BYTES = 16 * MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How a process in a container ended, and what it printed."""
+
+    exit_code: int
+    """Its status, or 128 and the signal that ended it."""
+    stdout_bytes: bytes
+    stderr_bytes: bytes
+    oom_killed: bool = False
+
+    @property
+    def stdout(self) -> str:
+        """What it printed, as UTF-8; what is none becomes U+FFFD."""
+        return self.stdout_bytes.decode("utf-8", "replace")
+
+    @property
+    def stderr(self) -> str:
+        """As `stdout`."""
+        return self.stderr_bytes.decode("utf-8", "replace")
+
+
+class Container:
+    """One container; made by `Client.run` and `Client.get`."""
+
+    def __init__(self, store: Store, spec: ContainerSpec) -> None:
+        self._store = store
+        self.spec = spec
+
+    @property
+    def id(self) -> str:
+        """64 hexadecimal digits."""
+        return self.spec.id
+
+    @property
+    def name(self) -> str:
+        """Its name, given or chosen."""
+        return self.spec.name
+
+    def state(self) -> state.State:
+        """Starting, Running or Stopped, with what belongs to it.
+
+        Raises:
+            NotFoundError: It was deleted.
+        """
+        return lifecycle.find(self._store, self.id).state
+
+    async def exec(
+        self,
+        args: Sequence[str],
+        *,
+        input: str | bytes | None = None,  # noqa: A002 - as subprocess.run calls it
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        user: str | None = None,
+        timeout_s: float | None = None,
+        max_output_bytes: int = MAX_OUTPUT_BYTES,
+    ) -> Result:
+        """Run one more process in the container to its end.
+
+        Args:
+            args: The program and its arguments; no shell is involved.
+            input: For its stdin, which is empty without.
+            env: Variables over the container's own.
+            cwd: Working directory in place of the container's.
+            user: ``name|uid[:group|gid]`` in place of the container's.
+            timeout_s: Seconds it may run.
+            max_output_bytes: Of stdout and stderr together.
+
+        Raises:
+            ExecutionError: It cannot be executed.
+            TimeLimitError: It ran too long; it was killed.
+            LimitError: It printed too much; it was killed.
+            StateError: The container does not run.
+        """
+        printed: dict[bool, bytearray] = {False: bytearray(), True: bytearray()}
+        data = input.encode() if isinstance(input, str) else input
+        try:
+            async with (
+                asyncio.timeout(timeout_s),
+                self._exec(args, env, cwd, user, stdin=data is not None) as attachment,
+            ):
+                await attachment.started()
+                async with asyncio.TaskGroup() as tasks:
+                    if data is not None:
+                        tasks.create_task(_feed(attachment, data))
+                    end = await _collect(attachment, printed, args, max_output_bytes)
+        except TimeoutError:
+            raise TimeLimitError(
+                f"{args[0]!r} in container {self.name} ran longer than {timeout_s:g} s"
+            ) from None
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+        return Result(
+            exit_code=end.code,
+            stdout_bytes=bytes(printed[False]),
+            stderr_bytes=bytes(printed[True]),
+            oom_killed=end.oom_killed,
+        )
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self,
+        args: Sequence[str],
+        *,
+        stdin: bool = False,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        user: str | None = None,
+    ) -> AsyncGenerator[Attachment]:
+        """Run one more process and be its stdio; it is killed if it still runs at the end of the block.
+
+        Args:
+            args: The program and its arguments.
+            stdin: Its stdin will be written to, and closed.
+            env: Variables over the container's own.
+            cwd: Working directory in place of the container's.
+            user: ``name|uid[:group|gid]`` in place of the container's.
+        """
+        async with self._exec(args, env, cwd, user, stdin=stdin) as attachment:
+            await attachment.started()
+            yield attachment
+
+    @contextlib.asynccontextmanager
+    async def _exec(
+        self,
+        args: Sequence[str],
+        env: Mapping[str, str] | None,
+        cwd: str | None,
+        user: str | None,
+        *,
+        stdin: bool,
+    ) -> AsyncGenerator[Attachment]:
+        if not args or isinstance(args, str):
+            raise ConfigError(f"a process is a list of a program and its arguments, not {args!r}")
+        spec = ExecSpec(
+            id=secrets.token_hex(8),
+            args=tuple(args),
+            env=tuple(f"{name}={value}" for name, value in (env or {}).items()),
+            cwd=cwd or "",
+            user=user or "",
+            stdin=stdin,
+        )
+        async with self._supervised() as supervised, supervised.exec(spec) as attachment:
+            yield attachment
+
+    async def wait(self) -> int:
+        """The exit status of its process, once it has ended."""
+        if not isinstance(ended := self.state(), state.Stopped):
+            with contextlib.suppress(WoodlotError):
+                async with self._supervised() as supervised:
+                    return (await supervised.wait()).code
+            # Its supervisor is gone: the record tells.
+            ended = self.state()
+        return ended.exit_code if isinstance(ended, state.Stopped) else state.KILLED_EXIT_CODE
+
+    async def kill(self, signal_number: int = 9) -> None:
+        """Send its process a signal."""
+        async with self._supervised() as supervised:
+            await supervised.signal(signal_number)
+
+    async def stop(self, *, grace_s: float = STOP_GRACE_S) -> None:
+        """Its stop signal, then SIGKILL; returns when its virtual machine is gone. One that is stopped stays so."""
+        with contextlib.suppress(WoodlotError):
+            async with self._supervised() as supervised:
+                await supervised.stop(grace_s=grace_s)
+        directory = self._store.paths.container(self.id)
+        if directory.is_dir():
+            async with hold(directory / "lock"):
+                pass
+
+    async def logs(self) -> str:
+        """What its process has printed so far, stdout and stderr as they came."""
+        reader = LogReader(self._store.paths.container(self.id) / "stdio.log")
+        reader.open()
+        try:
+            return "".join(record.text for record in reader.read())
+        finally:
+            reader.close()
+
+    async def delete(self, *, force: bool = False) -> None:
+        """Remove it and all it wrote.
+
+        Args:
+            force: Kill it first if it runs.
+        """
+        if force:
+            await self.stop(grace_s=0)
+        lifecycle.delete(self._store, lifecycle.find(self._store, self.id))
+
+    def _supervised(self) -> Supervised:
+        return Supervised(self._store.paths.sockets(self.id) / "s.sock")
+
+
+class Client:
+    """One installation; closed by leaving its ``async with`` block.
+
+    Args:
+        root: Keep all data there; None is the user's own place, or ``WOODLOT_ROOT``.
+    """
+
+    def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
+        self._store = Store(find_paths(root or os.environ.get("WOODLOT_ROOT")))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._store.close()
+
+    @contextlib.asynccontextmanager
+    async def run(
+        self,
+        image: str,
+        args: Sequence[str] = (),
+        *,
+        name: str | None = None,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        cwd: str | None = None,
+        network: str = "default",
+        cpus: float | None = None,
+        memory: str | None = None,
+        read_only: bool = False,
+        tmpfs: Sequence[str] = (),
+        cap_add: Sequence[str] = (),
+        cap_drop: Sequence[str] = (),
+        platform: str | None = None,
+        progress: "Progress | None" = None,
+    ) -> AsyncGenerator[Container]:
+        """A new container for the life of the block; however the block or the program ends, it is gone then.
+
+        Its stdin stays open, so that a shell or an interpreter, which is what most images run, waits for `exec`.
+
+        Args:
+            image: Its name; pulled if it is not here.
+            args: In place of the image's command.
+            name: Of the container.
+            env: Variables over the image's own.
+            user: ``name|uid[:group|gid]`` in place of the image's.
+            cwd: Working directory in place of the image's.
+            network: ``none`` for no network at all.
+            cpus: May be a fraction.
+            memory: As ``512m`` or ``2g``.
+            read_only: Its root filesystem cannot be written.
+            tmpfs: Memory filesystems, ``/path[:options]``.
+            cap_add: Capabilities over Docker's default.
+            cap_drop: Capabilities to take away.
+            platform: As ``linux/arm64``; None is the host's.
+            progress: Told of the pull.
+
+        Raises:
+            WoodlotError: Why there is no container.
+        """
+        request = Request(
+            args=tuple(args),
+            name=name,
+            interactive=True,
+            env=tuple(f"{key}={value}" for key, value in (env or {}).items()),
+            user=user,
+            workdir=cwd,
+            networks=(network,),
+            cpus=cpus,
+            memory=memory,
+            read_only=read_only,
+            tmpfs=tuple(tmpfs),
+            cap_add=tuple(cap_add),
+            cap_drop=tuple(cap_drop),
+            remove=True,
+        )
+        request.check()
+        prepared = await begin.prepare(
+            self._store,
+            image,
+            request,
+            platform=parse_platform(platform) if platform else None,
+            progress=progress,
+        )
+        spec, lifeline = begin.begin(self._store, prepared, request)
+        with lifeline:
+            await asyncio.to_thread(wait_ready, lifeline)
+            container = Container(self._store, spec)
+            # As its owner: the supervisor ends the container when this stream breaks, whatever became of us.
+            async with (
+                Supervised(self._store.paths.sockets(spec.id) / "s.sock") as supervised,
+                supervised.attach(start=True, owner=True, stdin=True) as attachment,
+            ):
+                await attachment.started()
+                draining = asyncio.create_task(_drain(attachment))
+                try:
+                    yield container
+                finally:
+                    await container.stop(grace_s=0)
+                    draining.cancel()
+                    await asyncio.gather(draining, return_exceptions=True)
+
+    def get(self, key: str) -> Container:
+        """The container with that name, id or unique start of an id.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        return Container(self._store, lifecycle.find(self._store, key).spec)
+
+    def containers(self) -> list[Container]:
+        """All containers, oldest first."""
+        return [Container(self._store, found.spec) for found in lifecycle.find_all(self._store)]
+
+    async def pull(
+        self, image: str, *, platform: str | None = None, progress: "Progress | None" = None
+    ) -> Image:
+        """Fetch an image and make it ready to run.
+
+        Args:
+            image: Its name.
+            platform: As ``linux/arm64``; None is the host's.
+            progress: Told of the pull.
+
+        Raises:
+            WoodlotError: It cannot be had.
+        """
+        from woodlot.image.pull import pull
+
+        wanted = parse_platform(platform) if platform else None
+        return await pull(self._store, image, platform=wanted, progress=progress)
+
+    def images(self) -> list[LocalImage]:
+        """The images that are here."""
+        return list_images(self._store)
+
+
+async def _feed(attachment: Attachment, data: bytes) -> None:
+    for start in range(0, len(data), 1 << 16):
+        await attachment.write(data[start : start + (1 << 16)])
+    await attachment.close_stdin()
+
+
+async def _collect(
+    attachment: Attachment,
+    printed: Mapping[bool, bytearray],
+    args: Sequence[str],
+    max_output_bytes: int,
+) -> End:
+    async for item in attachment.output():
+        if isinstance(item, End):
+            return item
+        printed[item.stderr].extend(item.data)
+        if sum(map(len, printed.values())) > max_output_bytes:
+            raise LimitError(f"{args[0]!r} printed more than {max_output_bytes} bytes")
+    raise WoodlotError(f"the output of {args[0]!r} ended without an exit status")
+
+
+async def _drain(attachment: Attachment) -> None:
+    """The log has it; what nobody takes would hold the process back."""
+    async for _ in attachment.output():
+        pass
+
+
+__all__ = ["Attachment", "Client", "Container", "End", "Output", "Result"]

@@ -1,0 +1,126 @@
+"""From what is asked for to a supervisor that answers: the steps that the command and the SDK share."""
+
+import contextlib
+import socket
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+from woodlot.container import lifecycle, state
+from woodlot.container.boot import MachinePlan, plan_machine
+from woodlot.container.create import Request, build_spec
+from woodlot.container.launch import launch
+from woodlot.container.lifecycle import Container
+from woodlot.container.lifeline import wait_ready
+from woodlot.container.spec import ContainerSpec
+from woodlot.errors import ConfigError, NotFoundError
+from woodlot.image.image import Image, load
+from woodlot.oci.platform import Platform
+from woodlot.paths import Paths
+from woodlot.progress import Progress
+from woodlot.store.locks import hold_sync
+from woodlot.store.store import Store
+from woodlot.vmm.base import Accelerator, Arch
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a new container is made from."""
+
+    image: Image
+    plan: MachinePlan
+
+
+async def prepare(
+    store: Store,
+    reference: str,
+    request: Request,
+    *,
+    platform: Platform | None = None,
+    scheme: str = "auto",
+    progress: Progress | None = None,
+    max_concurrent: int | None = None,
+) -> Prepared:
+    """The image, pulled if it is not here, and what the VM is started with; both may take long the first time.
+
+    Raises:
+        WoodlotError: The name is taken, the image cannot be had, or there is no kernel, agent or QEMU.
+    """
+    if request.name:
+        # Before anything is fetched; that nobody takes it meanwhile is made sure with the record.
+        lifecycle.check_name_is_free(store, request.name)
+    try:
+        image = load(store, reference, platform)
+    except NotFoundError:
+        from woodlot.image.pull import pull
+
+        image = await pull(
+            store,
+            reference,
+            platform=platform,
+            scheme=scheme,
+            progress=progress,
+            max_concurrent=max_concurrent,
+        )
+    try:
+        arch = Arch(image.platform.architecture)
+    except ValueError:
+        raise ConfigError(
+            f"image {image.reference.familiar} is for {image.platform}, which no guest of ours can run",
+            hint="choose linux/amd64 or linux/arm64 with --platform",
+        ) from None
+    plan = await plan_machine(store.paths, arch=arch, kernel_file=request.kernel, progress=progress)
+    return Prepared(image, plan)
+
+
+def begin(
+    store: Store, prepared: Prepared, request: Request
+) -> tuple[ContainerSpec, socket.socket]:
+    """Record a new container and start its supervisor; blocking for the time of a fork.
+
+    Returns:
+        The container, and the launcher's end of the lifeline, for `wait_ready`; closing it before the process is
+        started abandons the container.
+    """
+    image, plan = prepared.image, prepared.plan
+    with store.using_sync():
+        # Once more, now that nothing can sweep it away.
+        load(store, image.reference, image.platform)
+        spec = build_spec(image, request, emulated=plan.accelerator is Accelerator.TCG)
+        lock = lifecycle.reserve(store, spec)
+    # SQLite must not be open across a fork; it opens again when it is used.
+    store.close()
+    return spec, launch(store.paths, spec.id, plan, lock)
+
+
+async def plan_again(paths: Paths, spec: ContainerSpec) -> MachinePlan:
+    """What a stopped container's VM is started with."""
+    return await plan_machine(
+        paths,
+        arch=Arch(spec.platform.split("/")[1]),
+        kernel_file=Path(spec.kernel) if spec.kernel else None,
+    )
+
+
+@contextlib.contextmanager
+def begun_again(store: Store, container: Container, plan: MachinePlan) -> Generator[None]:
+    """Give a stopped container a supervisor again, which gives up if its process is not started in the block."""
+    lock = lifecycle.reopen(store, container)
+    store.close()
+    with launch(store.paths, container.spec.id, plan, lock) as lifeline:
+        wait_ready(lifeline)
+        yield
+
+
+def forget(store: Store, spec: ContainerSpec) -> None:
+    """Delete a container that never ran, so that its name is free again."""
+    directory = store.paths.container(spec.id)
+    if directory.is_dir():
+        with hold_sync(directory / "lock"):
+            pass
+    for container in lifecycle.find_all(store):
+        match container.state:
+            case state.Stopped(started_at=0.0) if container.spec.id == spec.id:
+                lifecycle.delete(store, container)
+            case _:
+                pass

@@ -1,0 +1,233 @@
+"""`woodlot.aio` for programs without asyncio: one event loop in a thread of its own does the work."""
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections.abc import Coroutine, Generator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from woodlot import aio
+from woodlot.aio import MAX_OUTPUT_BYTES, STOP_GRACE_S, Result
+from woodlot.container import state
+from woodlot.container.spec import ContainerSpec
+from woodlot.image.image import Image, LocalImage
+
+if TYPE_CHECKING:
+    from woodlot.progress import Progress
+
+T = TypeVar("T")
+
+
+class _Loop:
+    """An event loop in a daemon thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="woodlot")
+        self._thread.start()
+
+    def run(self, work: "Coroutine[Any, Any, T]") -> T:
+        """Its result; when the caller is interrupted meanwhile, it is cancelled and waited for."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class Container:
+    """One container; made by `Client.run`, `Client.get` and `run`."""
+
+    def __init__(self, loop: _Loop, inner: aio.Container) -> None:
+        self._loop = loop
+        self._inner = inner
+
+    @property
+    def id(self) -> str:
+        """64 hexadecimal digits."""
+        return self._inner.id
+
+    @property
+    def name(self) -> str:
+        """Its name, given or chosen."""
+        return self._inner.name
+
+    @property
+    def spec(self) -> ContainerSpec:
+        """All it was made with."""
+        return self._inner.spec
+
+    def state(self) -> state.State:
+        """See `woodlot.aio.Container.state`."""
+
+        async def ask() -> state.State:
+            return self._inner.state()
+
+        return self._loop.run(ask())
+
+    def exec(
+        self,
+        args: Sequence[str],
+        *,
+        input: str | bytes | None = None,  # noqa: A002 - as subprocess.run calls it
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        user: str | None = None,
+        timeout_s: float | None = None,
+        max_output_bytes: int = MAX_OUTPUT_BYTES,
+    ) -> Result:
+        """Run one more process to its end; see `woodlot.aio.Container.exec`."""
+        return self._loop.run(
+            self._inner.exec(
+                args,
+                input=input,
+                env=env,
+                cwd=cwd,
+                user=user,
+                timeout_s=timeout_s,
+                max_output_bytes=max_output_bytes,
+            )
+        )
+
+    def wait(self) -> int:
+        """The exit status of its process, once it has ended."""
+        return self._loop.run(self._inner.wait())
+
+    def kill(self, signal_number: int = 9) -> None:
+        """Send its process a signal."""
+        self._loop.run(self._inner.kill(signal_number))
+
+    def stop(self, *, grace_s: float = STOP_GRACE_S) -> None:
+        """See `woodlot.aio.Container.stop`."""
+        self._loop.run(self._inner.stop(grace_s=grace_s))
+
+    def logs(self) -> str:
+        """What its process has printed so far, stdout and stderr as they came."""
+        return self._loop.run(self._inner.logs())
+
+    def delete(self, *, force: bool = False) -> None:
+        """Remove it and all it wrote; see `woodlot.aio.Container.delete`."""
+        self._loop.run(self._inner.delete(force=force))
+
+
+class Client:
+    """One installation; closed by leaving its ``with`` block.
+
+    Args:
+        root: Keep all data there; None is the user's own place, or ``WOODLOT_ROOT``.
+    """
+
+    def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
+        self._inner = aio.Client(root)
+        self._loop = _Loop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._loop.run(self._inner.__aexit__(kind, error, trace))
+        self._loop.close()
+
+    @contextlib.contextmanager
+    def run(
+        self,
+        image: str,
+        args: Sequence[str] = (),
+        *,
+        name: str | None = None,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        cwd: str | None = None,
+        network: str = "default",
+        cpus: float | None = None,
+        memory: str | None = None,
+        read_only: bool = False,
+        tmpfs: Sequence[str] = (),
+        cap_add: Sequence[str] = (),
+        cap_drop: Sequence[str] = (),
+        platform: str | None = None,
+        progress: "Progress | None" = None,
+    ) -> Generator[Container]:
+        """A new container for the life of the block; see `woodlot.aio.Client.run`."""
+        manager = self._inner.run(
+            image,
+            args,
+            name=name,
+            env=env,
+            user=user,
+            cwd=cwd,
+            network=network,
+            cpus=cpus,
+            memory=memory,
+            read_only=read_only,
+            tmpfs=tmpfs,
+            cap_add=cap_add,
+            cap_drop=cap_drop,
+            platform=platform,
+            progress=progress,
+        )
+        inner = self._loop.run(manager.__aenter__())
+        try:
+            yield Container(self._loop, inner)
+        finally:
+            self._loop.run(manager.__aexit__(None, None, None))
+
+    def get(self, key: str) -> Container:
+        """The container with that name, id or unique start of an id.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+
+        async def ask() -> aio.Container:
+            return self._inner.get(key)
+
+        return Container(self._loop, self._loop.run(ask()))
+
+    def containers(self) -> list[Container]:
+        """All containers, oldest first."""
+
+        async def ask() -> list[aio.Container]:
+            return self._inner.containers()
+
+        return [Container(self._loop, inner) for inner in self._loop.run(ask())]
+
+    def pull(
+        self, image: str, *, platform: str | None = None, progress: "Progress | None" = None
+    ) -> Image:
+        """Fetch an image and make it ready to run; see `woodlot.aio.Client.pull`."""
+        return self._loop.run(self._inner.pull(image, platform=platform, progress=progress))
+
+    def images(self) -> list[LocalImage]:
+        """The images that are here."""
+
+        async def ask() -> list[LocalImage]:
+            return self._inner.images()
+
+        return self._loop.run(ask())
+
+
+@contextlib.contextmanager
+def run(
+    image: str,
+    args: Sequence[str] = (),
+    *,
+    root: str | os.PathLike[str] | None = None,
+    **options: Any,  # noqa: ANN401 - those of Client.run
+) -> Generator[Container]:
+    """A new container in the user's own installation for the life of the block; see `Client.run`."""
+    with Client(root) as client, client.run(image, args, **options) as container:
+        yield container

@@ -116,7 +116,7 @@ class Links:
         """Its interfaces; the first that leads anywhere has the default route."""
         from woodlot._pb.agent.v1 import agent_pb2
 
-        way_out = next((lease for lease in self.leases if not lease.internal), None)
+        way_out = self._way_out()
         return [
             agent_pb2.NetworkInterface(
                 mac=lease.mac,
@@ -154,6 +154,11 @@ class Links:
         if not leases:
             return etcfiles.build_resolv_conf((), search=dns.search or (), options=dns.options)
         search = host_search_domains() if dns.search is None else dns.search
+        # It knows the names of all of them, and of the world if there is a way.
+        resolver = self._way_out() or leases[0]
         return etcfiles.build_resolv_conf(
-            [leases[0].gateway], search=search, options=dns.options or _RESOLV_OPTIONS
+            [resolver.gateway], search=search, options=dns.options or _RESOLV_OPTIONS
         )
+
+    def _way_out(self) -> "Lease | None":
+        return next((lease for lease in self.leases if not lease.internal), None)

@@ -77,6 +77,10 @@ func run(o options) error {
 	if err != nil {
 		return err
 	}
+	own, err := os.Lstat(o.socket)
+	if err != nil {
+		return err
+	}
 	if err := confine.Drop(); err != nil {
 		return err
 	}
@@ -116,7 +120,7 @@ func run(o options) error {
 		case <-ctx.Done():
 			log.Print("ended by a signal")
 			server.Stop()
-			return nil
+			return unlink(o, own)
 		case <-tick.C:
 		}
 		grace := firstGrace
@@ -126,7 +130,7 @@ func run(o options) error {
 		if s.IdleFor() <= grace {
 			continue
 		}
-		if left, err := leave(o, s, grace); err != nil || left {
+		if left, err := leave(o, own, s, grace); err != nil || left {
 			server.Stop()
 			return err
 		}
@@ -148,10 +152,14 @@ func inherit(fd int) (net.Listener, error) {
 
 // leave takes the network's lock, if nobody is about to attach, and makes that the switch is no longer found. The lock
 // stays held until the process ends.
-func leave(o options, s *service.Service, grace time.Duration) (bool, error) {
+func leave(o options, own os.FileInfo, s *service.Service, grace time.Duration) (bool, error) {
 	fd, err := unix.Open(o.lock, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
+	if errors.Is(err, unix.ENOENT) {
+		// The network is deleted: nobody looks for it any more.
+		log.Print("the network is gone: leaving")
+		return true, unlink(o, own)
+	}
 	if err != nil {
-		// With its directory gone nobody can find the switch anyway.
 		return true, fmt.Errorf("open the lock %s: %w", o.lock, err)
 	}
 	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
@@ -162,9 +170,14 @@ func leave(o options, s *service.Service, grace time.Duration) (bool, error) {
 		_ = unix.Close(fd)
 		return false, nil
 	}
-	if err := os.Remove(o.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return true, err
-	}
 	log.Printf("nobody is attached for %s: leaving", grace)
-	return true, nil
+	return true, unlink(o, own)
+}
+
+// unlink removes the control socket, unless it is another switch's by now.
+func unlink(o options, own os.FileInfo) error {
+	if there, err := os.Lstat(o.socket); err != nil || !os.SameFile(there, own) {
+		return nil
+	}
+	return os.Remove(o.socket)
 }

@@ -30,6 +30,8 @@ const (
 	maxNameservers = 8
 	maxSiblings    = 16
 	maxSocketPath  = 107 // sun_path, unix(7)
+	formerWait     = time.Second
+	formerLook     = 20 * time.Millisecond
 )
 
 // Service answers supervisors.
@@ -99,7 +101,7 @@ func (s *Service) Attach(request *pb.AttachRequest, stream pb.Switch_AttachServe
 		return toStatus(err)
 	}
 	defer func() { _ = listener.Close() }()
-	member, err := s.lan.Attach(wanted)
+	member, err := s.join(wanted)
 	if err != nil {
 		return toStatus(err)
 	}
@@ -129,6 +131,16 @@ func (s *Service) Attach(request *pb.AttachRequest, stream pb.Switch_AttachServe
 	case <-stream.Context().Done():
 	}
 	return nil
+}
+
+// join waits a moment for the same container's former stream to end: one that is started again at once may be faster.
+func (s *Service) join(wanted lan.Request) (*lan.Member, error) {
+	for deadline := time.Now().Add(formerWait); ; time.Sleep(formerLook) {
+		member, err := s.lan.Attach(wanted)
+		if err == nil || s.lan.Member(wanted.ID) == nil || time.Now().After(deadline) {
+			return member, err
+		}
+	}
 }
 
 func (s *Service) detach(member *lan.Member) {

@@ -129,6 +129,18 @@ func TestAttachAndLeave(t *testing.T) {
 	})
 }
 
+func TestAContainerComesBackAtOnce(t *testing.T) {
+	f := setup(t)
+	first, leave := context.WithCancel(context.Background())
+	f.attach(first, t)
+	time.AfterFunc(100*time.Millisecond, leave)
+	ctx, done := context.WithCancel(context.Background())
+	defer done()
+	if _, attached := f.attach(ctx, t); attached.GetIp() == "" {
+		t.Error("no address")
+	}
+}
+
 func TestLookupForASibling(t *testing.T) {
 	f := setup(t)
 	ctx, leave := context.WithCancel(context.Background())

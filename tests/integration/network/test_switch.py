@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import tempfile
@@ -148,6 +149,17 @@ async def test_a_container_is_told_when_its_vm_breaks_the_rules(paths: Paths) ->
             async with asyncio.timeout(5):
                 assert "a frame of 4294967295 bytes" in await web.lost
     await until_gone(paths)
+
+
+async def test_a_switch_whose_network_is_deleted_leaves_nothing(paths: Paths) -> None:
+    async with join(paths, "web", 1):
+        pid = find_switch(paths)
+        shutil.rmtree(paths.network(NETWORK.id))
+    async with asyncio.timeout(LEAVE_S):
+        while paths.switch_socket(NETWORK.id).exists():
+            await asyncio.sleep(0.1)
+        while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
+            await asyncio.sleep(0.1)
 
 
 async def test_one_that_cannot_start_says_why(

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 import urllib.error
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli import Cli
+from tests.cli import PROGRAM, Cli
+from tests.programs import require_root
 from tests.registry.server import Registry
 
 pytestmark = pytest.mark.vm
@@ -164,3 +166,143 @@ def test_a_switch_that_dies_is_told_and_nothing_hangs(container: Cli, busybox: s
     # The next container has a network again, with a switch of its own.
     assert "10.86.0." in container.ok("run", "--rm", busybox, "ip", "-4", "addr", "show", "eth0")
     container.ok("rm", "-f", "cut")
+
+
+def test_networks_are_apart_and_an_internal_one_has_no_way_out(
+    container: Cli, busybox: str
+) -> None:
+    container.ok("network", "create", "back", "--internal")
+    container.ok("network", "create", "front")
+    try:
+        start_httpd(container, busybox, "db", "--network", "back")
+        start_httpd(
+            container, busybox, "app", "--network", "front", "--network", "back,alias=app-back"
+        )
+        # In both: names of both, a route out by the first one.
+        script = """
+            ip -4 route
+            for name in db app app-back host.container.internal; do
+                nslookup -type=a $name > /dev/null && echo "$name is known"
+            done
+            wget -q -O - http://db/
+        """
+        both = container.ok(
+            "run", "--rm", "--network", "back", "--network", "front", busybox, "sh", "-c", script
+        )
+        assert "default via 10.86.2.1 dev eth1" in both
+        for said in ("db is known", "app is known", "app-back is known", "hello from "):
+            assert said in both, both
+        # In one: nothing of the other, neither by name nor by address, and no way out.
+        script = """
+            ip -4 route
+            nslookup -type=a app-back && echo "a name of the other network"
+            nslookup -type=a example.com && echo "a name of the world"
+            ip route add default via 10.86.1.1
+            for address in 10.86.2.2 10.86.0.1 192.0.2.2; do
+                ping -c 1 -W 2 $address > /dev/null && echo "$address answers a ping"
+                nc -w 2 $address 80 < /dev/null && echo "$address answers"
+            done
+            true
+        """
+        front = container.ok(
+            "run", "--rm", "--network", "back", "--cap-add", "NET_ADMIN", busybox, "sh", "-c",
+            script.replace("app-back", "front-only"),
+        )  # fmt: skip
+        assert "default via" not in front
+        for said in ("a name of", "answers"):
+            assert said not in front, front
+        refused = container("network", "delete", "back")
+        assert refused.returncode == 1
+        assert "network back is in use by app, db" in refused.stderr
+    finally:
+        container("rm", "-f", "db", "app")
+        container.ok("network", "prune")
+    wait_until(lambda: not switches(container), "a switch stays", timeout_s=LEAVE_S)
+    assert container.ok("network", "list", "--quiet") == "default\n"
+
+
+def test_nginx_is_published_and_listed(container: Cli, registry: Registry) -> None:
+    image = registry.reference("nginx:1.22")
+    container.ok("run", "-d", "--name", "nginx", "-p", "127.0.0.1::80", image)
+    [line] = container.ok("port", "nginx").splitlines()
+    assert line.startswith("80/tcp -> 127.0.0.1:")
+    address = container.ok("port", "nginx", "80").strip()
+
+    def answers() -> bool:
+        try:
+            return "nginx" in fetch(f"http://{address}/")
+        except OSError:
+            return False
+
+    wait_until(answers, "nginx does not answer")
+    assert container("port", "nginx", "81").returncode == 1
+
+
+def test_what_the_guest_is_told(container: Cli, busybox: str) -> None:
+    done = container.ok(
+        "run", "--rm", "--hostname", "box.example", "--network", "default,ip=10.86.0.77,mac=02:00:00:00:00:07",
+        "--add-host", "db:192.0.2.7", "--add-host", "me=host-gateway", "--dns", "192.0.2.53",
+        "--dns-search", "corp.example", "--dns-option", "ndots:2", busybox,
+        "sh", "-c", "hostname; cat /etc/hosts /etc/resolv.conf; ip addr show eth0",
+    )  # fmt: skip
+    for line in (
+        "box.example",
+        "192.0.2.7\tdb",
+        "10.86.0.254\tme",
+        "10.86.0.77\tbox.example",
+        "nameserver 10.86.0.1\nsearch corp.example\noptions ndots:2\n",
+        "link/ether 02:00:00:00:00:07",
+        "inet 10.86.0.77/24",
+    ):
+        assert line in done, done
+
+
+def test_the_world_is_reached_and_the_machines_own_services_are_not(
+    fresh_container: Cli, busybox: str
+) -> None:
+    """In a network namespace of its own, where 198.51.100.1 stands for the world."""
+    require_root()
+    fresh_container.ok("pull", busybox)
+    inside = """
+        set -e
+        ip link set lo up
+        ip addr add 198.51.100.1/32 dev lo
+        python3 -c '
+import socket, threading
+def serve(address, port, say):
+    with socket.create_server((address, port)) as server:
+        while True:
+            connection, _ = server.accept()
+            with connection: connection.sendall(say)
+for where in (("198.51.100.1", 7000, b"world\\n"), ("127.0.0.1", 7001, b"own\\n")):
+    threading.Thread(target=serve, args=where, daemon=True).start()
+threading.Event().wait(120)
+' &
+        server=$!
+        trap 'kill $server' EXIT
+        "$@"
+    """
+    script = "nc -w 5 198.51.100.1 7000 < /dev/null; nc -w 3 198.51.100.1 7001 < /dev/null; true"
+    done = subprocess.run(
+        [
+            "unshare",
+            "--net",
+            "sh",
+            "-c",
+            inside,
+            "sh",
+            PROGRAM,
+            "run",
+            "--rm",
+            busybox,
+            "sh",
+            "-c",
+            script,
+        ],
+        env=fresh_container.environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout == "world\n", done.stderr

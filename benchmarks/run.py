@@ -97,7 +97,9 @@ def open_sides() -> Iterator[tuple[Cli, Docker, Registry]]:
         registry = stack.enter_context(serve_registry(base / "run/registry"))
         push_layout(ensure_images(), registry.endpoint, names=["busybox:1.35", "python:3.11"])
         docker = stack.enter_context(run_docker(base / "run/docker", network=True))
-        yield Cli(root=root, home=base / "run", runtime=runtime), docker, registry
+        container = Cli(root=root, home=base / "run", runtime=runtime)
+        stack.callback(container, "delete", "--all", "--force")
+        yield container, docker, registry
     shutil.rmtree(base / "run", ignore_errors=True)
 
 
@@ -108,6 +110,10 @@ def make_tasks(container: Cli, docker: Docker, registry: Registry) -> list[Task]
     container.ok("pull", busybox)
     docker("pull", "-q", busybox)
 
+    # Ended with everything else on their sides.
+    for side in (container, docker):
+        side("run", "-d", "--name", "idle", busybox, "sleep", "100000")
+
     def forget_python() -> None:
         container("image", "delete", python)
         docker("image", "rm", "-f", python, check=False)
@@ -117,6 +123,16 @@ def make_tasks(container: Cli, docker: Docker, registry: Registry) -> list[Task]
             name="run --rm busybox:1.35 true",
             woodlot=lambda: container.ok("run", "--rm", busybox, "true"),
             docker=lambda: docker("run", "--rm", busybox, "true"),
+        ),
+        Task(
+            name="exec IDLE true",
+            woodlot=lambda: container.ok("exec", "idle", "true"),
+            docker=lambda: docker("exec", "idle", "true"),
+        ),
+        Task(
+            name="list, one runs",
+            woodlot=lambda: container.ok("list"),
+            docker=lambda: docker("ps"),
         ),
         Task(
             name="pull and unpack python:3.11",

@@ -6,7 +6,9 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -132,5 +134,19 @@ func TestARangeThatIsTaken(t *testing.T) {
 	_, err = publish.Open(g, guest.Member, publish.Port{HostIP: loopback, HostPort: port, Container: 80, Protocol: "tcp"}, port-1)
 	if !errors.Is(err, publish.ErrInvalid) {
 		t.Errorf("%v", err)
+	}
+}
+
+func TestAPrivilegedPort(t *testing.T) {
+	first, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+	if start, _ := strconv.Atoi(strings.TrimSpace(string(first))); err != nil || start <= 81 || os.Geteuid() == 0 {
+		t.Skip("this user may open low ports")
+	}
+	g, guest := setup(t)
+	for _, protocol := range []string{"tcp", "udp"} {
+		_, err = publish.Open(g, guest.Member, publish.Port{HostIP: loopback, HostPort: 81, Container: 80, Protocol: protocol}, 0)
+		if !errors.Is(err, publish.ErrPrivileged) || !strings.Contains(err.Error(), "127.0.0.1:81/"+protocol) {
+			t.Errorf("%v", err)
+		}
 	}
 }

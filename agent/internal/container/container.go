@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,16 +21,22 @@ import (
 	"woodlot.dev/agent/internal/launchspec"
 	"woodlot.dev/agent/internal/reap"
 	"woodlot.dev/agent/internal/rootfs"
+	"woodlot.dev/agent/internal/share"
 )
 
-const cgroupName = "container"
+const (
+	cgroupName = "container"
+	syncBound  = 5 * time.Second
+)
 
 // Spec is a container to make.
 type Spec struct {
-	ID, Hostname              string
-	ImageSerial, UpperSerial  string
-	ReadOnly                  bool
-	Mounts                    []launchspec.Mount
+	ID, Hostname             string
+	ImageSerial, UpperSerial string
+	ReadOnly                 bool
+	Mounts                   []launchspec.Mount
+	// Shares are those of Mounts that come from the host; their sources are known once they are mounted.
+	Shares                    []share.Spec
 	Limits                    cgroup.Limits
 	MaskedPaths, ReadonlyPath []string
 	EtcFiles                  map[string][]byte
@@ -46,6 +53,7 @@ type Manager struct {
 	// spec is nil while there is no container.
 	spec   *Spec
 	root   *rootfs.Mounted
+	shares *share.Mounted
 	group  *cgroup.Group
 	setup  *launchspec.Setup
 	ipc    []launchspec.KV
@@ -93,6 +101,13 @@ func (m *Manager) Create(ctx context.Context, spec *Spec) (err error) {
 	if m.root, err = rootfs.Mount(ctx, m.dir, spec.ImageSerial, spec.UpperSerial); err != nil {
 		return err
 	}
+	if m.shares, err = share.Mount(ctx, m.dir, m.root.Path, spec.Shares); err != nil {
+		return err
+	}
+	mounts := slices.Clone(spec.Mounts)
+	for i, path := range m.shares.Paths {
+		mounts[i].Source = path
+	}
 	etcDir := filepath.Join(m.dir, "etc")
 	names, err := writeEtcFiles(etcDir, spec.EtcFiles)
 	if err != nil {
@@ -104,7 +119,7 @@ func (m *Manager) Create(ctx context.Context, spec *Spec) (err error) {
 	m.live.Store(m.group)
 	m.setup = &launchspec.Setup{
 		Rootfs: m.root.Path, ReadOnly: spec.ReadOnly, Hostname: spec.Hostname, ShmBytes: spec.ShmBytes,
-		Mounts: spec.Mounts, Masked: spec.MaskedPaths, Readonly: spec.ReadonlyPath,
+		Mounts: mounts, Masked: spec.MaskedPaths, Readonly: spec.ReadonlyPath,
 		EtcDir: etcDir, EtcFiles: names, Sysctls: m.ipc,
 	}
 	if m.staged, err = m.newStage(); err != nil {
@@ -146,8 +161,10 @@ func (m *Manager) Shutdown(ctx context.Context) error {
 	}
 	m.closed = true
 	err := m.dismantle(ctx)
-	unix.Sync()
-	return err
+	return errors.Join(err, share.Within(syncBound, func() error {
+		unix.Sync()
+		return nil
+	}))
 }
 
 // dismantle undoes Create, whatever of it was done.
@@ -174,11 +191,18 @@ func (m *Manager) dismantle(ctx context.Context) error {
 		}
 		m.group = nil
 	}
+	// The root filesystem first: it does not depend on anybody on the host.
 	if m.root != nil {
 		if err := m.root.Unmount(); err != nil {
 			errs = append(errs, err)
 		}
 		m.root = nil
+	}
+	if m.shares != nil {
+		if err := m.shares.Unmount(); err != nil {
+			errs = append(errs, err)
+		}
+		m.shares = nil
 	}
 	if err := os.RemoveAll(filepath.Join(m.dir, "etc")); err != nil {
 		errs = append(errs, fmt.Errorf("remove /etc files: %w", err))

@@ -40,13 +40,17 @@ func setup(s *launchspec.Setup) (pts int, err error) {
 	if err != nil {
 		return -1, err
 	}
+	trees, err := cloneTrees(s.Mounts)
+	if err != nil {
+		return -1, err
+	}
 	if err := pivot(s.Rootfs); err != nil {
 		return -1, err
 	}
 	steps := []func() error{
 		func() error { return mountDefaults(s.ShmBytes) },
 		makeDevices,
-		func() error { return mountRequested(s.Mounts) },
+		func() error { return mountRequested(s.Mounts, trees) },
 		func() error { return attachEtcFiles(s, etc) },
 		linkMtab,
 		func() error { return maskPaths(s.Masked) },
@@ -179,8 +183,71 @@ func makeDevices() error {
 	return nil
 }
 
-func mountRequested(mounts []launchspec.Mount) error {
-	for _, m := range mounts {
+// cloneTrees takes a detached mount of each bind's source while the agent's tree is still in sight; others get -1.
+func cloneTrees(mounts []launchspec.Mount) ([]int, error) {
+	fds := make([]int, len(mounts))
+	for i, m := range mounts {
+		fds[i] = -1
+		if m.Type != launchspec.Bind {
+			continue
+		}
+		fd, err := unix.OpenTree(unix.AT_FDCWD, m.Source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		if err != nil {
+			return nil, fail.Wrap(fail.FailedPrecondition, "clone the mount for "+m.Destination, err)
+		}
+		fds[i] = fd
+	}
+	return fds, nil
+}
+
+// attachTree mounts a clone on a directory or a file, whichever it is itself.
+func attachTree(m *launchspec.Mount, fd int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fail.Wrap(fail.FailedPrecondition, "stat what is mounted on "+m.Destination, err)
+	}
+	ensure := rootpath.EnsureFile
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		ensure = rootpath.EnsureDir
+	}
+	target, err := ensure(m.Destination)
+	if err != nil {
+		return err
+	}
+	if target == "/" {
+		return fail.New(fail.InvalidArgument, "a mount may not replace the root filesystem")
+	}
+	attr := unix.MountAttr{}
+	for _, f := range [][2]uint64{
+		{unix.MS_RDONLY, unix.MOUNT_ATTR_RDONLY},
+		{unix.MS_NOSUID, unix.MOUNT_ATTR_NOSUID},
+		{unix.MS_NODEV, unix.MOUNT_ATTR_NODEV},
+		{unix.MS_NOEXEC, unix.MOUNT_ATTR_NOEXEC},
+	} {
+		if m.Flags&f[0] != 0 {
+			attr.Attr_set |= f[1]
+		}
+	}
+	if attr.Attr_set != 0 {
+		if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+			return fail.Wrap(fail.Internal, "set the options of "+m.Destination, err)
+		}
+	}
+	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fail.Wrap(fail.Internal, "mount on "+m.Destination, err)
+	}
+	_ = unix.Close(fd)
+	return nil
+}
+
+func mountRequested(mounts []launchspec.Mount, trees []int) error {
+	for i, m := range mounts {
+		if m.Type == launchspec.Bind {
+			if err := attachTree(&m, trees[i]); err != nil {
+				return err
+			}
+			continue
+		}
 		target, err := rootpath.EnsureDir(m.Destination)
 		if err != nil {
 			return err

@@ -8,6 +8,9 @@ import (
 	"woodlot.dev/agent/internal/fail"
 )
 
+// Bind is the type of a mount whose source is a path of the agent's.
+const Bind = "bind"
+
 // Mount is one requested mount, its options already parsed.
 type Mount struct {
 	Type, Source, Destination string

@@ -34,6 +34,7 @@ const (
 	Agent_Run_FullMethodName             = "/woodlot.agent.v1.Agent/Run"
 	Agent_Signal_FullMethodName          = "/woodlot.agent.v1.Agent/Signal"
 	Agent_Resize_FullMethodName          = "/woodlot.agent.v1.Agent/Resize"
+	Agent_AbortMount_FullMethodName      = "/woodlot.agent.v1.Agent/AbortMount"
 	Agent_Shutdown_FullMethodName        = "/woodlot.agent.v1.Agent/Shutdown"
 )
 
@@ -59,6 +60,9 @@ type AgentClient interface {
 	// nobody reads blocks everything behind it in a Run stream. NOT_FOUND when no process has the id.
 	Signal(ctx context.Context, in *SignalRequest, opts ...grpc.CallOption) (*SignalResponse, error)
 	Resize(ctx context.Context, in *ResizeRequest, opts ...grpc.CallOption) (*ResizeResponse, error)
+	// Ends a virtio-fs device whose server on the host is gone: whoever uses it later gets an I/O error instead of waiting
+	// for ever. FAILED_PRECONDITION when a request waits that the server had taken: nothing in the guest can end it.
+	AbortMount(ctx context.Context, in *AbortMountRequest, opts ...grpc.CallOption) (*AbortMountResponse, error)
 	// Kills every container process, unmounts, syncs; the answer means all data has reached the disks. The host
 	// then ends the VM.
 	Shutdown(ctx context.Context, in *ShutdownRequest, opts ...grpc.CallOption) (*ShutdownResponse, error)
@@ -135,6 +139,16 @@ func (c *agentClient) Resize(ctx context.Context, in *ResizeRequest, opts ...grp
 	return out, nil
 }
 
+func (c *agentClient) AbortMount(ctx context.Context, in *AbortMountRequest, opts ...grpc.CallOption) (*AbortMountResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AbortMountResponse)
+	err := c.cc.Invoke(ctx, Agent_AbortMount_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *agentClient) Shutdown(ctx context.Context, in *ShutdownRequest, opts ...grpc.CallOption) (*ShutdownResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ShutdownResponse)
@@ -167,6 +181,9 @@ type AgentServer interface {
 	// nobody reads blocks everything behind it in a Run stream. NOT_FOUND when no process has the id.
 	Signal(context.Context, *SignalRequest) (*SignalResponse, error)
 	Resize(context.Context, *ResizeRequest) (*ResizeResponse, error)
+	// Ends a virtio-fs device whose server on the host is gone: whoever uses it later gets an I/O error instead of waiting
+	// for ever. FAILED_PRECONDITION when a request waits that the server had taken: nothing in the guest can end it.
+	AbortMount(context.Context, *AbortMountRequest) (*AbortMountResponse, error)
 	// Kills every container process, unmounts, syncs; the answer means all data has reached the disks. The host
 	// then ends the VM.
 	Shutdown(context.Context, *ShutdownRequest) (*ShutdownResponse, error)
@@ -197,6 +214,9 @@ func (UnimplementedAgentServer) Signal(context.Context, *SignalRequest) (*Signal
 }
 func (UnimplementedAgentServer) Resize(context.Context, *ResizeRequest) (*ResizeResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Resize not implemented")
+}
+func (UnimplementedAgentServer) AbortMount(context.Context, *AbortMountRequest) (*AbortMountResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method AbortMount not implemented")
 }
 func (UnimplementedAgentServer) Shutdown(context.Context, *ShutdownRequest) (*ShutdownResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Shutdown not implemented")
@@ -319,6 +339,24 @@ func _Agent_Resize_Handler(srv interface{}, ctx context.Context, dec func(interf
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Agent_AbortMount_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AbortMountRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).AbortMount(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_AbortMount_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).AbortMount(ctx, req.(*AbortMountRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Agent_Shutdown_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ShutdownRequest)
 	if err := dec(in); err != nil {
@@ -363,6 +401,10 @@ var Agent_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Resize",
 			Handler:    _Agent_Resize_Handler,
+		},
+		{
+			MethodName: "AbortMount",
+			Handler:    _Agent_AbortMount_Handler,
 		},
 		{
 			MethodName: "Shutdown",

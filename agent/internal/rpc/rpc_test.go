@@ -115,7 +115,10 @@ func TestCreateContainerChecks(t *testing.T) {
 	c := client(t, f, nil)
 	for _, r := range []*pb.CreateContainerRequest{
 		{Mounts: []*pb.Mount{{Type: "tmpfs", Destination: "rel"}}},
-		{Mounts: []*pb.Mount{{Type: "ext4", Source: "/dev/vda", Destination: "/x"}}},
+		{Mounts: []*pb.Mount{{Type: "xfs", Source: "/dev/vda", Destination: "/x"}}},
+		{Mounts: []*pb.Mount{{Type: "virtiofs", Destination: "/x"}}},
+		{Mounts: []*pb.Mount{{Type: "virtiofs", Source: "fs0", Destination: "/x", Options: []string{"dax"}}}},
+		{Mounts: []*pb.Mount{{Type: "ext4", Source: "vol0", Destination: "/x", Name: "../up"}}},
 		{Mounts: []*pb.Mount{{Type: "tmpfs", Destination: "/x", Options: []string{"nonsense"}}}},
 		{MaskedPaths: []string{"proc"}},
 		{Resources: &pb.Resources{Pids: -1}},

@@ -18,6 +18,7 @@ import (
 	"woodlot.dev/agent/internal/launchspec"
 	"woodlot.dev/agent/internal/netif"
 	"woodlot.dev/agent/internal/pb"
+	"woodlot.dev/agent/internal/share"
 )
 
 const (
@@ -156,6 +157,14 @@ func (s *server) CreateContainer(ctx context.Context, r *pb.CreateContainerReque
 		return nil, toStatus(err)
 	}
 	return &pb.CreateContainerResponse{}, nil
+}
+
+// AbortMount ends a share whose server is gone.
+func (*server) AbortMount(_ context.Context, r *pb.AbortMountRequest) (*pb.AbortMountResponse, error) {
+	if err := share.Abort(r.GetIndex()); err != nil {
+		return nil, toStatus(err)
+	}
+	return &pb.AbortMountResponse{}, nil
 }
 
 // Shutdown ends the container; the VM ends soon after, if the host does not do it first.

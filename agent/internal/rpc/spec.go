@@ -15,6 +15,7 @@ import (
 	"woodlot.dev/agent/internal/launchspec"
 	"woodlot.dev/agent/internal/mountopt"
 	"woodlot.dev/agent/internal/pb"
+	"woodlot.dev/agent/internal/share"
 )
 
 func invalid(format string, args ...any) error {
@@ -22,7 +23,7 @@ func invalid(format string, args ...any) error {
 }
 
 // mountTypes are the filesystems a container may be given; none of them reads a path of the guest.
-var mountTypes = []string{"tmpfs", "virtiofs", "mqueue", "proc", "sysfs", "cgroup2"}
+var mountTypes = []string{"tmpfs", "virtiofs", "ext4", "mqueue", "proc", "sysfs", "cgroup2"}
 
 func containerSpec(r *pb.CreateContainerRequest) (*container.Spec, error) {
 	spec := &container.Spec{
@@ -63,6 +64,22 @@ func containerSpec(r *pb.CreateContainerRequest) (*container.Spec, error) {
 		}
 		if strings.ContainsRune(source+data, 0) {
 			return nil, invalid("mounts[%d] contains a NUL byte", i)
+		}
+		if m.GetType() == "virtiofs" || m.GetType() == "ext4" {
+			if m.GetSource() == "" || data != "" {
+				return nil, invalid("mounts[%d]: %s needs a source, and has no options of its own", i, m.GetType())
+			}
+			if err := share.CheckName(m.GetName()); err != nil {
+				return nil, fail.Context(fmt.Sprintf("mounts[%d].name", i), err)
+			}
+			spec.Shares = append(spec.Shares, share.Spec{
+				Type: m.GetType(), Source: source, Name: m.GetName(), Destination: m.GetDestination(),
+				ReadOnly: flags&unix.MS_RDONLY != 0, CopyUp: m.GetCopyUp(), Index: i,
+			})
+			spec.Mounts = append(spec.Mounts, launchspec.Mount{
+				Type: launchspec.Bind, Destination: m.GetDestination(), Flags: flags,
+			})
+			continue
 		}
 		spec.Mounts = append(spec.Mounts, launchspec.Mount{
 			Type: m.GetType(), Source: source, Destination: m.GetDestination(), Flags: flags, Data: data,

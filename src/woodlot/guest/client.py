@@ -230,6 +230,17 @@ class Agent:
         finally:
             call.cancel()
 
+    async def abort_mount(self, index: int, *, timeout_s: float) -> None:
+        """End the virtio-fs device at that position, whose server is gone: who uses it now gets an I/O error.
+
+        Raises:
+            GuestError: A request is under way that will never be answered.
+        """
+        try:
+            await self._stub.AbortMount(pb.AbortMountRequest(index=index), timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise _translate(error, "end a mount", timeout_s) from error
+
     async def shutdown(self, *, timeout_s: float) -> None:
         """Kill what runs, unmount, sync: after this all data is on the disks."""
         try:

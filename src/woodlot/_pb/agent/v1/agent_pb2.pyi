@@ -117,16 +117,20 @@ class RootFilesystem(_message.Message):
     def __init__(self, image_serial: _Optional[str] = ..., upper_serial: _Optional[str] = ..., read_only: bool = ...) -> None: ...
 
 class Mount(_message.Message):
-    __slots__ = ("type", "source", "destination", "options")
+    __slots__ = ("type", "source", "destination", "options", "name", "copy_up")
     TYPE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     DESTINATION_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    COPY_UP_FIELD_NUMBER: _ClassVar[int]
     type: str
     source: str
     destination: str
     options: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, type: _Optional[str] = ..., source: _Optional[str] = ..., destination: _Optional[str] = ..., options: _Optional[_Iterable[str]] = ...) -> None: ...
+    name: str
+    copy_up: bool
+    def __init__(self, type: _Optional[str] = ..., source: _Optional[str] = ..., destination: _Optional[str] = ..., options: _Optional[_Iterable[str]] = ..., name: _Optional[str] = ..., copy_up: bool = ...) -> None: ...
 
 class Resources(_message.Message):
     __slots__ = ("cpu_millis", "memory_bytes", "pids")
@@ -262,6 +266,16 @@ class ResizeRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ..., window: _Optional[_Union[WindowSize, _Mapping]] = ...) -> None: ...
 
 class ResizeResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class AbortMountRequest(_message.Message):
+    __slots__ = ("index",)
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    def __init__(self, index: _Optional[int] = ...) -> None: ...
+
+class AbortMountResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 

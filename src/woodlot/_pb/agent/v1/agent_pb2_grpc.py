@@ -64,6 +64,11 @@ class AgentStub(object):
                 request_serializer=agent_dot_v1_dot_agent__pb2.ResizeRequest.SerializeToString,
                 response_deserializer=agent_dot_v1_dot_agent__pb2.ResizeResponse.FromString,
                 _registered_method=True)
+        self.AbortMount = channel.unary_unary(
+                '/woodlot.agent.v1.Agent/AbortMount',
+                request_serializer=agent_dot_v1_dot_agent__pb2.AbortMountRequest.SerializeToString,
+                response_deserializer=agent_dot_v1_dot_agent__pb2.AbortMountResponse.FromString,
+                _registered_method=True)
         self.Shutdown = channel.unary_unary(
                 '/woodlot.agent.v1.Agent/Shutdown',
                 request_serializer=agent_dot_v1_dot_agent__pb2.ShutdownRequest.SerializeToString,
@@ -122,6 +127,14 @@ class AgentServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AbortMount(self, request, context):
+        """Ends a virtio-fs device whose server on the host is gone: whoever uses it later gets an I/O error instead of waiting
+        for ever. FAILED_PRECONDITION when a request waits that the server had taken: nothing in the guest can end it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Shutdown(self, request, context):
         """Kills every container process, unmounts, syncs; the answer means all data has reached the disks. The host
         then ends the VM.
@@ -162,6 +175,11 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.Resize,
                     request_deserializer=agent_dot_v1_dot_agent__pb2.ResizeRequest.FromString,
                     response_serializer=agent_dot_v1_dot_agent__pb2.ResizeResponse.SerializeToString,
+            ),
+            'AbortMount': grpc.unary_unary_rpc_method_handler(
+                    servicer.AbortMount,
+                    request_deserializer=agent_dot_v1_dot_agent__pb2.AbortMountRequest.FromString,
+                    response_serializer=agent_dot_v1_dot_agent__pb2.AbortMountResponse.SerializeToString,
             ),
             'Shutdown': grpc.unary_unary_rpc_method_handler(
                     servicer.Shutdown,
@@ -331,6 +349,33 @@ class Agent(object):
             '/woodlot.agent.v1.Agent/Resize',
             agent_dot_v1_dot_agent__pb2.ResizeRequest.SerializeToString,
             agent_dot_v1_dot_agent__pb2.ResizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AbortMount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/woodlot.agent.v1.Agent/AbortMount',
+            agent_dot_v1_dot_agent__pb2.AbortMountRequest.SerializeToString,
+            agent_dot_v1_dot_agent__pb2.AbortMountResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,6 +36,16 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SharedFiles:
+    """Files that a server of its own gives the guest over virtio-fs."""
+
+    tag: str
+    """At most 36 bytes; how the guest finds it."""
+    socket_fd: int
+    """Connected to the server, vhost-user; the monitor inherits it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UserNetwork:
     """A virtio-net device whose packets the VMM itself turns into the host user's own connections."""
 
@@ -68,6 +78,8 @@ class VmSpec:
     kernel_cmdline: tuple[str, ...] = ()
     """Added after the monitor's own arguments."""
     disks: tuple[Disk, ...] = ()
+    shares: tuple[SharedFiles, ...] = ()
+    """With any, the guest's memory is shared with their servers."""
     networks: tuple[NetworkDevice, ...] = ()
     """In the order in which the guest finds the devices."""
     control_socket: Path

@@ -7,7 +7,15 @@ import pytest
 
 from woodlot.errors import ConfigError
 from woodlot.units import MIB
-from woodlot.vmm.base import Accelerator, Arch, Disk, StreamNetwork, UserNetwork, VmSpec
+from woodlot.vmm.base import (
+    Accelerator,
+    Arch,
+    Disk,
+    SharedFiles,
+    StreamNetwork,
+    UserNetwork,
+    VmSpec,
+)
 from woodlot.vmm.qemu import cmdline
 from woodlot.vmm.qemu.cmdline import Channels
 
@@ -168,3 +176,22 @@ def test_serial_length_is_checked() -> None:
 def test_a_newline_in_a_path_is_refused() -> None:
     with pytest.raises(ConfigError):
         build(dataclasses.replace(SPEC, console_log=Path("/d/a\nb")))
+
+
+def test_files_are_served_into_shared_memory() -> None:
+    shares = (SharedFiles(tag="fs0", socket_fd=9), SharedFiles(tag="fs1", socket_fd=10))
+    argv = build(dataclasses.replace(SPEC, shares=shares))
+    memory = argv.index("-object") + 1
+    assert argv[memory] == "memory-backend-memfd,id=ram,size=512M,share=on"
+    start = argv.index("socket,id=fs0,fd=9") - 1
+    assert argv[start : start + 8] == [
+        "-chardev", "socket,id=fs0,fd=9",
+        "-device", "vhost-user-fs-pci,chardev=fs0,tag=fs0,queue-size=1024",
+        "-chardev", "socket,id=fs1,fd=10",
+        "-device", "vhost-user-fs-pci,chardev=fs1,tag=fs1,queue-size=1024",
+    ]  # fmt: skip
+
+
+def test_a_tag_has_a_limit() -> None:
+    with pytest.raises(ConfigError, match="at most 36 bytes"):
+        build(dataclasses.replace(SPEC, shares=(SharedFiles(tag="x" * 37, socket_fd=9),)))

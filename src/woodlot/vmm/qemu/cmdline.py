@@ -19,12 +19,14 @@ from woodlot.vmm.base import (
     Arch,
     Disk,
     NetworkDevice,
+    SharedFiles,
     StreamNetwork,
     UserNetwork,
     VmSpec,
 )
 
 MAX_SERIAL_BYTES = 20  # VIRTIO_BLK_ID_BYTES, linux/virtio_blk.h
+MAX_TAG_BYTES = 36  # virtio_fs_config.tag, linux/virtio_fs.h
 
 # Only what QEMU does not need once it runs: it neither forks, nor execs, nor gains rights.
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
@@ -72,12 +74,13 @@ def build_argv(
         *machine_args(spec.arch, spec.accelerator),
         *accelerator_args(spec.accelerator),
         *processor_args(spec.arch, spec.accelerator, spec.vcpus, without_features=without_features),
-        *memory_args(spec.memory_bytes),
+        *memory_args(spec.memory_bytes, shared=bool(spec.shares)),
         *kernel_args(spec),
         *monitor_args(channels.qmp_fd),
         *console_args(spec.console_log),
         *control_args(channels),
         *[arg for index, disk in enumerate(spec.disks) for arg in disk_args(index, disk)],
+        *[arg for index, share in enumerate(spec.shares) for arg in share_args(index, share)],
         *[
             arg
             for index, network in enumerate(spec.networks)
@@ -162,13 +165,16 @@ def processor_args(
     return ["-cpu", model, "-smp", str(vcpus)]
 
 
-def memory_args(memory_bytes: int) -> list[str]:
+def memory_args(memory_bytes: int, *, shared: bool = False) -> list[str]:
     """RAM: anonymous memory of the QEMU process, given back as the guest reports pages free.
 
-    A named backend, so that a file (a saved template, mapped privately) or shared memory (virtio-fs) can take its place.
+    A named backend, so that a file (a saved template, mapped privately) can take its place. File servers read and
+    write a guest's memory directly, so for them, and only then, it is one that other processes can map.
     """
     size_mib = memory_bytes // MIB
-    return ["-m", f"{size_mib}M", "-object", f"memory-backend-ram,id=ram,size={size_mib}M"]
+    backend = "memory-backend-memfd" if shared else "memory-backend-ram"
+    share = ",share=on" if shared else ""
+    return ["-m", f"{size_mib}M", "-object", f"{backend},id=ram,size={size_mib}M{share}"]
 
 
 def kernel_args(spec: VmSpec) -> list[str]:
@@ -265,6 +271,21 @@ def disk_args(index: int, disk: Disk) -> list[str]:
     return [
         "-blockdev", f"driver=file,node-name={node},filename={escape(disk.path)},{options}",
         "-device", f"virtio-blk-pci,drive={node},serial={escape(disk.serial)}{errors}",
+    ]  # fmt: skip
+
+
+def share_args(index: int, share: SharedFiles) -> list[str]:
+    """A virtio-fs device, whose server is at the other end of an inherited socket.
+
+    Raises:
+        ConfigError: The tag is too long.
+    """
+    if len(share.tag.encode()) > MAX_TAG_BYTES:
+        raise ConfigError(f"a share's tag has at most {MAX_TAG_BYTES} bytes, got {share.tag!r}")
+    node = f"fs{index}"
+    return [
+        "-chardev", f"socket,id={node},fd={share.socket_fd}",
+        "-device", f"vhost-user-fs-pci,chardev={node},tag={escape(share.tag)},queue-size=1024",
     ]  # fmt: skip
 
 

@@ -295,6 +295,7 @@ class QemuVmm:
                     without_features=broken_features(spec.accelerator, host_cpu_vendor()),
                 )
                 fds = [theirs.fileno(), *([listener.fileno()] if listener else [])]
+                fds += [share.socket_fd for share in spec.shares]
                 try:
                     child = process.spawn(argv, log_path=spec.vmm_log, pass_fds=fds)
                 except BaseException:

@@ -1,0 +1,1 @@
+"""Host files for guests: virtiofsd, what it may reach, and as whom."""

@@ -9,6 +9,7 @@ data/                      $XDG_DATA_HOME/woodlot, or ROOT with --root / WOODLOT
   initramfs/HEX.cpio       agent and modules for one kernel
   containers/ID/           upper.ext4, console.log, vmm.log, supervisor.log, lock, …
   networks/ID/             switch.log, lock
+  volumes/NAME/            data or disk.ext4, lock
 runtime/                   $XDG_RUNTIME_DIR/woodlot: sockets only, paths under 100 bytes
   ID12/                    a.sock (agent), s.sock (supervisor), n0.sock (the VM's end of a network, until it is taken)
   nID12.sock               a network's switch
@@ -67,6 +68,15 @@ class Paths:
     def containers(self) -> Path:
         """One directory for each container."""
         return self.data / "containers"
+
+    @property
+    def volumes(self) -> Path:
+        """One directory for each volume."""
+        return self.data / "volumes"
+
+    def volume(self, name: str) -> Path:
+        """The directory of one volume."""
+        return self.volumes / name
 
     def container(self, container_id: str) -> Path:
         """The directory of one container."""

@@ -37,9 +37,18 @@ COMMANDS = {
     "start": ("lifecycle", "start"),
     "stop": ("lifecycle", "stop"),
     "system": ("system", "system"),
+    "volume": ("volume", "volume"),
     "wait": ("lifecycle", "wait"),
 }
-ALIASES = {"i": "image", "ls": "list", "n": "network", "ps": "list", "rm": "delete", "s": "system"}
+ALIASES = {
+    "i": "image",
+    "ls": "list",
+    "n": "network",
+    "ps": "list",
+    "rm": "delete",
+    "s": "system",
+    "v": "volume",
+}
 MORE_ALIASES = {"images": ("image", "list_command"), "rmi": ("image", "delete_command")}
 SUMMARIES = {
     "attach": "Be the terminal of a running container.",
@@ -58,6 +67,7 @@ SUMMARIES = {
     "start": "Start stopped containers.",
     "stop": "Stop running containers.",
     "system": "Show and set what containers run on (s).",
+    "volume": "Manage volumes (v).",
     "wait": "Wait for containers to end and print their statuses.",
 }
 

@@ -3,6 +3,7 @@
     images(reference, digest, media_type, size, created_at)
     containers(id, name, created_at, spec, state)        spec and state are JSON objects
     networks(id, name, created_at, spec)                 spec is a JSON object
+    volumes(name, kind, size, labels, anonymous, created_at)     labels is a JSON object
 
 Beside it lies ``woodlot.db-reserve``: room that a full disk gets back, for without a little even reading is impossible,
 and what fills the disk could not be removed.
@@ -53,6 +54,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             name TEXT NOT NULL UNIQUE,
             created_at TEXT NOT NULL,
             spec TEXT NOT NULL
+        ) STRICT""",
+    ),
+    (
+        """CREATE TABLE volumes (
+            name TEXT PRIMARY KEY,
+            kind TEXT NOT NULL,
+            size INTEGER,
+            labels TEXT NOT NULL,
+            anonymous INTEGER NOT NULL,
+            created_at TEXT NOT NULL
         ) STRICT""",
     ),
 )

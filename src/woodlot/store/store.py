@@ -10,6 +10,7 @@ from woodlot.store.db import Database
 from woodlot.store.images import ImageRecords
 from woodlot.store.locks import hold, hold_sync, try_hold
 from woodlot.store.networks import NetworkRecords
+from woodlot.store.volumes import VolumeRecords
 
 
 class Store:
@@ -26,6 +27,7 @@ class Store:
         self.images = ImageRecords(self.database)
         self.containers = ContainerRecords(self.database)
         self.networks = NetworkRecords(self.database)
+        self.volumes = VolumeRecords(self.database)
         self._lock = paths.data / "store.lock"
 
     @contextlib.asynccontextmanager

@@ -1,0 +1,1 @@
+"""Volumes: files that outlive containers, and that several may use."""

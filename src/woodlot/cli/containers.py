@@ -166,6 +166,15 @@ def describe(container: "Container") -> dict[str, object]:
             "mounts": [
                 {"type": "tmpfs", "destination": mount.destination, "options": list(mount.options)}
                 for mount in spec.tmpfs
+            ]
+            + [
+                {
+                    "type": mount.type,
+                    "source": mount.source,
+                    "destination": mount.destination,
+                    "options": ["ro"] if mount.read_only else [],
+                }
+                for mount in spec.mounts
             ],
             "networks": [asdict(network) for network in spec.networks],
             "publishedPorts": [asdict(port) for port in spec.ports],

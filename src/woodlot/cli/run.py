@@ -46,6 +46,21 @@ MANY: dict[str, Any] = {"multiple": True, "default": ()}
 @click.option("-m", "--memory", metavar="SIZE", help="Memory, as 512m or 2g.")
 @click.option("--read-only", is_flag=True, help="Make the root filesystem read-only.")
 @click.option("--tmpfs", **MANY, metavar="PATH[:OPTIONS]", help="Mount a memory filesystem.")
+@click.option(
+    "-v",
+    "--volume",
+    "volumes",
+    **MANY,
+    metavar="[SOURCE:]PATH[:ro]",
+    help="Share files or a volume.",
+)
+@click.option(
+    "--mount",
+    "mounts",
+    **MANY,
+    metavar="type=…,source=…,target=…",
+    help="Mount files, a volume, a tmpfs.",
+)
 @click.option("--shm-size", metavar="SIZE", help="Size of /dev/shm (default 64m).")
 @click.option(
     "--ulimit", "ulimits", **MANY, metavar="TYPE=SOFT[:HARD]", help="Set a resource limit."

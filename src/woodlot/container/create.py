@@ -2,12 +2,14 @@
 
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from woodlot import settings
 from woodlot.container import capabilities, network, options, ports
 from woodlot.container.lifecycle import new_id
+from woodlot.container.mounts import Mounts, build_mounts, check_sources
 from woodlot.container.spec import ContainerSpec, DnsSpec, ProcessSpec
 from woodlot.errors import ConfigError
 from woodlot.image.image import Image
@@ -39,6 +41,8 @@ class Request:
     memory: str | None = None
     read_only: bool = False
     tmpfs: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()
     shm_size: str | None = None
     ulimits: tuple[str, ...] = ()
     cap_add: tuple[str, ...] = ()
@@ -76,8 +80,7 @@ class Request:
                 raise ConfigError(f"--kernel-arg cannot be {argument!r}", hint="give one argument")
         if self.workdir is not None and not self.workdir.startswith("/"):
             raise ConfigError(f"--workdir must be absolute, got {self.workdir!r}")
-        for text in self.tmpfs:
-            options.parse_tmpfs(text)
+        check_sources(self.build_mounts().shared)
         self._check_network()
         options.parse_ulimits(self.ulimits)
         options.parse_labels(self.labels)
@@ -93,6 +96,16 @@ class Request:
         capabilities.parse_names(self.cap_drop, flag="--cap-drop")
         _cpus(self.cpus)
         _memory(self.memory)
+
+    def build_mounts(self, image_volumes: Iterable[str] = ()) -> Mounts:
+        """What is mounted in the container: as the flags say, and where they do not, as the image declares."""
+        return build_mounts(
+            self.volumes,
+            self.mounts,
+            self.tmpfs,
+            directory=Path.cwd(),
+            image_volumes=image_volumes,
+        )
 
     def _check_network(self) -> None:
         networks = network.parse_networks(self.networks)
@@ -146,6 +159,7 @@ def build_spec(image: Image, request: Request, *, emulated: bool = False) -> Con
         )
     add = capabilities.parse_names(request.cap_add, flag="--cap-add")
     drop = capabilities.parse_names(request.cap_drop, flag="--cap-drop")
+    mounted = request.build_mounts(config.volumes)
     spec = ContainerSpec(
         id=container_id,
         name=request.name or container_id[:12],
@@ -174,7 +188,11 @@ def build_spec(image: Image, request: Request, *, emulated: bool = False) -> Con
         ports=published,
         dns=request.parse_dns(),
         read_only=request.read_only,
-        tmpfs=tuple(options.parse_tmpfs(text) for text in request.tmpfs),
+        tmpfs=mounted.tmpfs,
+        mounts=tuple(
+            replace(mount, source=new_id()) if mount.anonymous else mount
+            for mount in mounted.shared
+        ),
         shm_bytes=parse_size(request.shm_size or "64m", what="--shm-size"),
         labels={**config.labels, **options.parse_labels(request.labels)},
         cap_add=add,
@@ -192,7 +210,10 @@ def build_spec(image: Image, request: Request, *, emulated: bool = False) -> Con
 def _check_text(spec: ContainerSpec) -> None:
     """See that the guest can be told everything: the protocol's texts are UTF-8, a host's arguments any bytes."""
     process = spec.process
-    destinations = (mount.destination for mount in spec.tmpfs)
+    destinations = [
+        *(mount.destination for mount in spec.tmpfs),
+        *(mount.destination for mount in spec.mounts),
+    ]
     flags = (flag for mount in spec.tmpfs for flag in mount.options)
     for text in (*process.args, *process.env, process.cwd, process.user, *destinations, *flags):
         try:

@@ -21,6 +21,7 @@ from woodlot.store.containers import ContainerRecord
 from woodlot.store.disk import disk_errors
 from woodlot.store.locks import open_lock, try_flock, unlock_and_close
 from woodlot.store.store import Store
+from woodlot.volume import volume
 
 _LOST = "its supervisor was killed, or could not record the end; the virtual machine is gone"
 
@@ -59,7 +60,11 @@ def reserve(store: Store, spec: ContainerSpec) -> int:
         lock = _lock_unrecorded(directory / "lock")
     try:
         os.set_inheritable(lock, True)  # noqa: FBT003
-        store.containers.insert(spec.id, spec.name, spec.to_json(), state.to_json(state.Starting()))
+        volumes = [(m.source, m.anonymous) for m in spec.mounts if m.type == "volume"]
+        with volume.prepared(store, volumes):
+            store.containers.insert(
+                spec.id, spec.name, spec.to_json(), state.to_json(state.Starting())
+            )
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         os.close(lock)
@@ -172,6 +177,7 @@ def erase(store: Store, container_id: str) -> None:
         LimitError: The disk is so full that even without the directory no record can be changed.
     """
     directory = store.paths.container(container_id)
+    anonymous = _volumes_of_its_own(store, container_id)
     try:
         store.containers.delete(container_id)
     except LimitError:
@@ -180,6 +186,24 @@ def erase(store: Store, container_id: str) -> None:
         store.close()
         store.containers.delete(container_id)
     shutil.rmtree(directory, ignore_errors=True)
+    if anonymous:
+        volume.delete_anonymous(store, anonymous)
+
+
+def _volumes_of_its_own(store: Store, container_id: str) -> list[str]:
+    """The volumes that go with a container: those made for it, if it was to go at its end or never ran."""
+    record = next((row for row in store.containers.list() if row.id == container_id), None)
+    if record is None:
+        return []
+    with contextlib.suppress(TypeError, KeyError):
+        spec, current = ContainerSpec.from_json(record.spec), state.from_json(record.state)
+        if (
+            spec.remove
+            or isinstance(current, state.Starting)
+            or not getattr(current, "started_at", 1.0)
+        ):
+            return [mount.source for mount in spec.mounts if mount.anonymous]
+    return []
 
 
 def _remove(store: Store, container_id: str) -> None:

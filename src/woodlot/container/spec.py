@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +20,23 @@ class Tmpfs:
 
     destination: str
     options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """Files of the host, or a volume, at an absolute path of the container."""
+
+    type: Literal["bind", "volume"]
+    source: str
+    """Of a bind: an absolute path of the host. Of a volume: its name."""
+    destination: str
+    read_only: bool = False
+    make_source: bool = False
+    """Of a bind: make a directory if nothing is there."""
+    copy: bool = True
+    """Of a volume: filled, when it is first used, with what the image has there."""
+    anonymous: bool = False
+    """A volume made for this container."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +139,7 @@ class ContainerSpec:
     dns: DnsSpec = field(default_factory=DnsSpec)
     read_only: bool = False
     tmpfs: tuple[Tmpfs, ...] = ()
+    mounts: tuple[Mount, ...] = ()
     shm_bytes: int = 64 << 20
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     cap_add: tuple[str, ...] = ()
@@ -162,6 +180,7 @@ class ContainerSpec:
             Tmpfs(destination=mount["destination"], options=tuple(mount["options"]))
             for mount in fields["tmpfs"]
         )
+        fields["mounts"] = tuple(Mount(**mount) for mount in fields.get("mounts", ()))
         for name in ("cap_add", "cap_drop", "kernel_args"):
             fields[name] = tuple(fields[name])
         return cls(**fields)

@@ -31,6 +31,7 @@ from woodlot.container import lifecycle, options, state
 from woodlot.container.boot import MachinePlan
 from woodlot.container.lifeline import Lifeline
 from woodlot.container.links import Links
+from woodlot.container.sharing import Sharing
 from woodlot.container.spec import ContainerSpec, ExecSpec, ProcessSpec
 from woodlot.errors import (
     ErrorCode,
@@ -84,6 +85,7 @@ class Supervisor:
         self._directory = paths.container(spec.id)
         self._links = Links(spec)
         self._network_lost = ""
+        self._sharing = Sharing(store, spec, self._directory)
         self.session: Session = Session(
             LogWriter(self._directory / "stdio.log", max_bytes=settings.get_int("log.max_size"))
         )
@@ -290,7 +292,15 @@ class Supervisor:
         sockets = self._paths.sockets(self._spec.id)
         sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            async with QemuVmm(self._plan.arch).start(self._vm_spec(sockets)) as vm:
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(self._sharing.open(sockets))
+                try:
+                    vm = await stack.enter_async_context(
+                        QemuVmm(self._plan.arch).start(self._vm_spec(sockets))
+                    )
+                except VmmError as error:
+                    raise self._sharing.explain(error) from error
+                self._sharing.handed_over()
                 yield vm
         finally:
             shutil.rmtree(sockets, ignore_errors=True)
@@ -309,7 +319,9 @@ class Supervisor:
             disks=(
                 Disk(path=Path(spec.rootfs), serial=IMAGE_SERIAL, read_only=True),
                 Disk(path=self._directory / "upper.ext4", serial=UPPER_SERIAL),
+                *self._sharing.disks(),
             ),
+            shares=self._sharing.devices(),
             networks=self._links.devices,
             control_socket=sockets / "a.sock",
             console_log=self._directory / "console.log",
@@ -385,7 +397,7 @@ class Supervisor:
                 details=_tail(self._directory / "console.log"),
                 hint=f"a kernel that cannot run the agent does this; {_BOOT_HINT}",
             )
-        return End(code=state.KILLED_EXIT_CODE, reason=reason)
+        return End(code=state.KILLED_EXIT_CODE, reason=self._sharing.lost() or reason)
 
     def _write_running(self) -> None:
         assert self._vm is not None  # noqa: S101 - a process has a VM
@@ -406,9 +418,10 @@ class Supervisor:
         from woodlot.container.session import end_of
         from woodlot.guest.client import Agent
 
-        async with Agent(vm.control_target) as agent:
+        async with Agent(vm.control_target) as agent, AsyncExitStack() as stack:
             await self._prepare(agent)
             self._agent = agent
+            await stack.enter_async_context(self._sharing.watch(agent, vm.kill))
             rows, columns = await self._wanted
             async with agent.run(self._process_request(rows, columns), first=True) as process:
                 self._process = process
@@ -432,7 +445,7 @@ class Supervisor:
     def _lost_writes(self) -> str:
         """Said beside the process's own status: inside the guest it was an error that does not tell the cause."""
         if self._vm is None or not self._vm.disk_full:
-            return self._network_lost
+            return "; ".join(filter(None, (self._network_lost, self._sharing.lost())))
         return f"the host's disk is full and what it wrote was lost; free some space at {self._paths.data}"
 
     async def _prepare(self, agent: "Agent") -> None:
@@ -446,7 +459,10 @@ class Supervisor:
         log.info("agent %s, kernel %s", hello.agent_version, hello.kernel_release)
         await agent.configure(self._configure_request(), timeout_s=_SETUP_TIMEOUT_S)
         try:
-            await agent.create_container(self._create_request(), timeout_s=_SETUP_TIMEOUT_S)
+            await self._sharing.guard(
+                agent.create_container(self._create_request(), timeout_s=_SETUP_TIMEOUT_S)
+            )
+            await self._sharing.filled()
         except GuestError as error:
             error.details = _tail(self._directory / "console.log")
             if f'disk "{IMAGE_SERIAL}"' in error.message:
@@ -521,21 +537,18 @@ class Supervisor:
             rootfs=agent_pb2.RootFilesystem(
                 image_serial=IMAGE_SERIAL, upper_serial=UPPER_SERIAL, read_only=spec.read_only
             ),
-            mounts=[
-                agent_pb2.Mount(
-                    type="tmpfs",
-                    source="tmpfs",
-                    destination=mount.destination,
-                    options=mount.options,
-                )
-                for mount in sorted(spec.tmpfs, key=lambda mount: mount.destination.count("/"))
-            ],
+            mounts=self._sharing.requests(),
             resources=agent_pb2.Resources(
                 cpu_millis=round(spec.cpus * 1000), memory_bytes=spec.memory_bytes
             ),
             masked_paths=MASKED_PATHS,
             readonly_paths=READONLY_PATHS,
-            etc_files=self._links.etc_files(),
+            etc_files={
+                name: text
+                for name, text in self._links.etc_files().items()
+                # A file of the user's own comes first.
+                if not self._sharing.hides(f"/etc/{name}")
+            },
             shm_bytes=spec.shm_bytes,
         )
 

@@ -137,7 +137,8 @@ class Sharing:
             if cause := server.ended():
                 return cause
         for name, disk in self._disks.items():
-            if "lock" in error.message and str(disk.path) in (error.details or ""):
+            # QEMU: Is another process using the image [PATH]?
+            if f"[{disk.path}]" in f"{error.message}\n{error.details}":
                 return StateError(
                     f"volume {name} is in use by another container, and a block volume has one writer",
                     details=error.message,

@@ -119,7 +119,8 @@ def find_python(become: Sequence[str]) -> Path:
     """A Python that the user can run: the one that runs the tests may lie in root's home."""
     script = "import sys; sys.exit(sys.version_info < (3, 11))"
     for python in (f"{sys.base_prefix}/bin/python3", "/usr/bin/python3"):
-        command = [*become, python, "-c", script]
+        # Through env: what becomes the user may itself still have root's rights, once.
+        command = [*become, "env", python, "-c", script]
         with contextlib.suppress(OSError):
             if subprocess.run(command, cwd="/", capture_output=True, check=False).returncode == 0:
                 return Path(python)

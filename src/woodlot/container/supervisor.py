@@ -435,7 +435,8 @@ class Supervisor:
             self._process_over.set()
             log.info("process ended with %d", exited.code)
             await self.session.finish()
-            if not self._spec.remove:
+            # What is thrown away need not be whole; what outlives the container must be.
+            if not self._spec.remove or self._spec.mounts:
                 try:
                     await agent.shutdown(timeout_s=_SHUTDOWN_TIMEOUT_S)
                 except GuestError as error:

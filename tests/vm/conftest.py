@@ -6,11 +6,13 @@ import secrets
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.leaks import SETTLE_S
 from tests.programs import require_programs
 from tests.registry.server import Registry
 from tests.user import User, install
@@ -47,6 +49,10 @@ def user(directory: Path) -> Iterator[User]:
             name=name, uid=entry.pw_uid, home=Path(entry.pw_dir), program=program, become=become
         )
         yield made
+        # The switch of a network stays for some seconds, and a user with processes cannot be removed.
+        deadline = time.monotonic() + 3 * SETTLE_S
+        while made.processes() and time.monotonic() < deadline:
+            time.sleep(0.1)
         for path in made.temporary():
             shutil.rmtree(path, ignore_errors=True)
     finally:

@@ -252,6 +252,12 @@ def test_a_missing_server_is_told_with_its_package(container: Cli, image: str, t
     assert "apt install" in done.stderr
 
 
+def subuids(user: User) -> list[tuple[int, int]]:
+    """First id and count of the ranges that useradd gave the user; the same in /etc/subgid."""
+    lines = [line.split(":") for line in Path("/etc/subuid").read_text().splitlines()]
+    return [(int(first), int(count)) for name, first, count in lines if name == user.name]
+
+
 def test_a_user_shares_files_as_themselves(user: User, pulled: str) -> None:
     if user.become:
         require_programs("newuidmap", "usermod")
@@ -264,14 +270,19 @@ def test_a_user_shares_files_as_themselves(user: User, pulled: str) -> None:
         subprocess.run([*user.become, "rm", "-rf", str(source)], check=False)
         subprocess.run([*user.become, "mkdir", str(source)], check=True)
         subprocess.run([*user.become, "sh", "-c", f"echo mine > {source}/mine"], check=True)
-        change = "--add-subuids" if mapped else "--del-subuids"
-        if user.become:
-            subprocess.run(
-                ["usermod", change, "700000-765535", change.replace("uids", "gids"), "700000-765535", user.name],
-                check=True,
-            )  # fmt: skip
+        ranges = subuids(user)
+        if not mapped:
+            for first, count in ranges:
+                for kind in ("uids", "gids"):
+                    change = [
+                        "usermod",
+                        f"--del-sub{kind}",
+                        f"{first}-{first + count - 1}",
+                        user.name,
+                    ]
+                    subprocess.run(change, check=user.become != ())
         out = user("run", "--rm", "-v", f"{source}:/s", pulled, "sh", "-c", script).split()
         assert out == ["mine", "0", *(["mapped", "0", "1000"] if mapped else ["0", "0"])]
         assert (source / "root").stat().st_uid == user.uid
         owner = (source / "app").stat().st_uid
-        assert owner == (700000 + 999 if mapped else user.uid)
+        assert owner == (ranges[0][0] + 999 if mapped else user.uid)

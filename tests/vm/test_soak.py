@@ -4,6 +4,7 @@
 """
 
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,6 +27,7 @@ def files(root: Path) -> set[Path]:
 def test_many_runs_leave_nothing(container: Cli, registry: Registry) -> None:
     reference = registry.reference("busybox:1.35")
     container.ok("run", "--rm", reference, "true")  # fetches and unpacks
+    settle(container)
     before = files(container.root), files(container.runtime)
 
     def run(index: int) -> str:
@@ -35,6 +37,14 @@ def test_many_runs_leave_nothing(container: Cli, registry: Registry) -> None:
         assert run(index) == f"{index}"
     with ThreadPoolExecutor(AT_ONCE) as pool:
         assert list(pool.map(run, range(TIMES))) == [f"{index}" for index in range(TIMES)]
-    assert (files(container.root), files(container.runtime)) == before
     assert container.ok("list", "--all", "--quiet") == ""
-    assert find_processes(container.root, container.runtime) == {}
+    settle(container)
+    assert (files(container.root), files(container.runtime)) == before
+
+
+def settle(container: Cli) -> None:
+    """No process is left, after the seconds for which the switch of a network waits for another container."""
+    deadline = time.monotonic() + 10
+    while left := find_processes(container.root, container.runtime):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)

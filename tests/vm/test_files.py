@@ -281,7 +281,10 @@ def test_a_user_shares_files_as_themselves(user: User, pulled: str) -> None:
                         user.name,
                     ]
                     subprocess.run(change, check=user.become != ())
-        out = user("run", "--rm", "-v", f"{source}:/s", pulled, "sh", "-c", script).split()
+        # Without a network: its switch would stay, and usermod wants a user without processes.
+        out = user(
+            "run", "--rm", "--network", "none", "-v", f"{source}:/s", pulled, "sh", "-c", script
+        ).split()
         assert out == ["mine", "0", *(["mapped", "0", "1000"] if mapped else ["0", "0"])]
         assert (source / "root").stat().st_uid == user.uid
         owner = (source / "app").stat().st_uid

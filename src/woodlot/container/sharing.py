@@ -197,6 +197,11 @@ class Sharing:
             log.error("a process waits for it for ever: %s", error.message)  # noqa: TRY400 - no bug
             stuck()
 
+    @property
+    def fills(self) -> bool:
+        """Whether the guest is to copy files of the image into a volume."""
+        return bool(self._to_fill)
+
     def lost(self) -> str:
         """What was lost while the container ran, in words; empty if nothing was."""
         return "; ".join(self._lost)

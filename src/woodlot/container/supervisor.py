@@ -61,6 +61,8 @@ IMAGE_SERIAL = "image"
 UPPER_SERIAL = "upper"
 STOP_GRACE_S = 5.0
 _SETUP_TIMEOUT_S = 30.0
+# An image may have gigabytes where a volume is mounted, and the guest may be emulated.
+_FILL_TIMEOUT_S = 3600.0
 _SHUTDOWN_TIMEOUT_S = 10.0
 _KILL_TIMEOUT_S = 2.0
 _LAST_ANSWERS_S = 5.0
@@ -460,8 +462,9 @@ class Supervisor:
         log.info("agent %s, kernel %s", hello.agent_version, hello.kernel_release)
         await agent.configure(self._configure_request(), timeout_s=_SETUP_TIMEOUT_S)
         try:
+            timeout_s = _FILL_TIMEOUT_S if self._sharing.fills else _SETUP_TIMEOUT_S
             await self._sharing.guard(
-                agent.create_container(self._create_request(), timeout_s=_SETUP_TIMEOUT_S)
+                agent.create_container(self._create_request(), timeout_s=timeout_s)
             )
             await self._sharing.filled()
         except GuestError as error:

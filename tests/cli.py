@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROGRAM = Path(sys.executable).parent / "container"
-TIMEOUT_S = 120.0
+TIMEOUT_S = 240.0
 
 
 class Terminal:

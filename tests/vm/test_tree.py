@@ -43,7 +43,7 @@ def tree(listing: bytes) -> Tree:
 
 def run(argv: list[str | Path], lister: Path, env: dict[str, str] | None = None) -> Tree:
     with lister.open("rb") as program:
-        done = subprocess.run(argv, stdin=program, capture_output=True, env=env, timeout=300)  # noqa: PLW1510
+        done = subprocess.run(argv, stdin=program, capture_output=True, env=env, timeout=600)  # noqa: PLW1510
     assert done.returncode == 0, f"{shlex.join(map(str, argv))}\n{done.stderr.decode()}"
     return tree(done.stdout)
 

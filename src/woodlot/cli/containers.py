@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from woodlot.cli.output import print_json, print_table
+from woodlot.cli.output import print_json, print_table, raise_all
 from woodlot.errors import WoodlotError
 from woodlot.units import MIB
 
@@ -72,10 +72,7 @@ def delete(app: "App", containers: Sequence[str], *, everything: bool, force: bo
                 failures.append(error)
     unique = {one.spec.id: one for one in found}
     failures += asyncio.run(_delete_all(app, list(unique.values()), force=force))
-    if len(failures) == 1:
-        raise failures[0]
-    if failures:
-        raise WoodlotError("\n".join(error.message for error in failures))
+    raise_all(failures)
 
 
 async def _delete_all(

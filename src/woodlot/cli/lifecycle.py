@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from woodlot.cli.output import raise_all
 from woodlot.container import options
 from woodlot.errors import StateError, WoodlotError
 
@@ -59,7 +60,7 @@ def start(app: "App", containers: Sequence[str], *, attach: bool, interactive: b
             failures.append(error)
         else:
             print(name)
-    _raise_all(failures)
+    raise_all(failures)
     return 0
 
 
@@ -107,7 +108,7 @@ def restart(
             failures.append(error)
         else:
             print(name)
-    _raise_all(failures)
+    raise_all(failures)
 
 
 @click.command()
@@ -210,14 +211,7 @@ def _each(
         if everything
         else _targets(containers)
     )
-    _raise_all([error for error in asyncio.run(all_of_them(names)) if error is not None])
-
-
-def _raise_all(failures: Sequence[WoodlotError]) -> None:
-    if len(failures) == 1:
-        raise failures[0]
-    if failures:
-        raise WoodlotError("\n".join(error.message for error in failures))
+    raise_all([error for error in asyncio.run(all_of_them(names)) if error is not None])
 
 
 async def _stop(app: "App", found: "Container", *, number: int, grace_s: float) -> None:

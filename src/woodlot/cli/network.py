@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from woodlot.cli.output import print_json, print_table
+from woodlot.cli.output import print_json, print_table, raise_all
 from woodlot.errors import ConfigError, NotFoundError, StateError, WoodlotError
 
 if TYPE_CHECKING:
@@ -98,10 +98,7 @@ def delete_command(app: "App", names: Sequence[str]) -> None:
             failures.append(error)
         else:
             print(name)
-    if len(failures) == 1:
-        raise failures[0]
-    if failures:
-        raise WoodlotError("\n".join(error.message for error in failures))
+    raise_all(failures)
 
 
 @network.command()

@@ -22,6 +22,14 @@ def print_json(value: object, *, pretty: bool = False) -> None:
     print(json.dumps(value, indent=2 if pretty else None, sort_keys=True))
 
 
+def raise_all(failures: Sequence[WoodlotError]) -> None:
+    """Raise what failed for some of several objects: the error itself if there is one, else all messages in one."""
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        raise WoodlotError("\n".join(error.message for error in failures))
+
+
 def print_error(error: WoodlotError) -> None:
     """What failed, the facts, what to do next."""
     print(f"error: {error.message}", file=sys.stderr)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from woodlot.cli.output import print_json, print_table
+from woodlot.cli.output import print_json, print_table, raise_all
 from woodlot.errors import WoodlotError
 from woodlot.units import format_size
 
@@ -100,10 +100,7 @@ def delete_command(app: "App", names: Sequence[str]) -> None:
             print(name)
         except WoodlotError as error:
             failures.append(error)
-    if len(failures) == 1:
-        raise failures[0]
-    if failures:
-        raise WoodlotError("\n".join(error.message for error in failures))
+    raise_all(failures)
 
 
 @click.command("prune")

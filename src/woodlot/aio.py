@@ -25,7 +25,6 @@ from woodlot.guest.client import Output
 from woodlot.image.image import Image, LocalImage, list_images
 from woodlot.oci.platform import parse_platform
 from woodlot.paths import find_paths
-from woodlot.store.locks import hold
 from woodlot.store.store import Store
 from woodlot.units import MIB
 
@@ -201,10 +200,7 @@ class Container:
         with contextlib.suppress(WoodlotError):
             async with self._supervised() as supervised:
                 await supervised.stop(grace_s=grace_s)
-        directory = self._store.paths.container(self.id)
-        if directory.is_dir():
-            async with hold(directory / "lock"):
-                pass
+        await lifecycle.until_ended(self._store.paths, self.id)
 
     async def logs(self) -> str:
         """What its process has printed so far, stdout and stderr as they came."""

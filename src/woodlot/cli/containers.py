@@ -93,7 +93,6 @@ async def _delete_all(
 async def _delete(app: "App", container: "Container", *, force: bool) -> None:
     from woodlot.container import lifecycle
     from woodlot.errors import NotFoundError
-    from woodlot.store.locks import hold
 
     spec = container.spec
     if container.is_live and force:
@@ -105,11 +104,8 @@ async def _delete(app: "App", container: "Container", *, force: bool) -> None:
         except WoodlotError:
             # Gone meanwhile, or beyond answering; the lock tells below.
             pass
-        # The supervisor lets go of the lock when it is done.
-        if app.paths.container(spec.id).is_dir():
-            async with asyncio.timeout(30):
-                async with hold(app.paths.container(spec.id) / "lock"):
-                    pass
+        async with asyncio.timeout(30):
+            await lifecycle.until_ended(app.paths, spec.id)
     try:
         lifecycle.delete(app.store, lifecycle.find(app.store, spec.id))
     except NotFoundError:

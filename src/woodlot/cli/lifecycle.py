@@ -216,22 +216,13 @@ def _each(
 
 async def _stop(app: "App", found: "Container", *, number: int, grace_s: float) -> None:
     from woodlot.container.client import Supervised
+    from woodlot.container.lifecycle import until_ended
 
     if not found.is_live:
         return
     async with Supervised(_socket(app, found)) as supervised:
         await supervised.stop(signal_number=number, grace_s=grace_s)
-    await _until_free(app, found)
-
-
-async def _until_free(app: "App", found: "Container") -> None:
-    """Return when the supervisor has let go of the container's lock, so that it can be started again."""
-    from woodlot.store.locks import hold
-
-    directory = app.paths.container(found.spec.id)
-    if directory.is_dir():
-        async with hold(directory / "lock"):
-            pass
+    await until_ended(app.paths, found.spec.id)
 
 
 def _start_detached(app: "App", found: "Container") -> None:

@@ -17,9 +17,10 @@ from pathlib import Path
 from woodlot.container import state
 from woodlot.container.spec import ContainerSpec
 from woodlot.errors import AlreadyExistsError, LimitError, StateError, WoodlotError
+from woodlot.paths import Paths
 from woodlot.store.containers import ContainerRecord
 from woodlot.store.disk import disk_errors
-from woodlot.store.locks import open_lock, try_flock, unlock_and_close
+from woodlot.store.locks import hold, open_lock, try_flock, unlock_and_close
 from woodlot.store.store import Store
 from woodlot.volume import volume
 
@@ -70,6 +71,14 @@ def reserve(store: Store, spec: ContainerSpec) -> int:
         os.close(lock)
         raise
     return lock
+
+
+async def until_ended(paths: Paths, container_id: str) -> None:
+    """Return when the supervisor has let go of the container's lock, the last thing it does."""
+    directory = paths.container(container_id)
+    if directory.is_dir():
+        async with hold(directory / "lock"):
+            pass
 
 
 def reopen(store: Store, container: Container) -> int:

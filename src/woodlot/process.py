@@ -129,6 +129,17 @@ def spawn(
     return Child(popen, command)
 
 
+def last_words(log_path: Path, *, size_bytes: int = 2000) -> str | None:
+    """The end of a log that a guest has a say in: printable characters only; None if there is nothing."""
+    try:
+        with log_path.open("rb") as file:
+            file.seek(max(0, log_path.stat().st_size - size_bytes))
+            text = file.read(size_bytes).decode("utf-8", "replace")
+    except OSError:
+        return None
+    return "".join(char for char in text if char.isprintable() or char in "\n\t").strip() or None
+
+
 def minimal_environment() -> dict[str, str]:
     """What a child process gets of our environment."""
     return {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"}

@@ -44,6 +44,7 @@ from woodlot.errors import (
     WoodlotError,
 )
 from woodlot.paths import Paths
+from woodlot.process import last_words
 from woodlot.store.store import Store
 from woodlot.units import MIB
 from woodlot.vmm.base import Disk, VirtualMachine, VmExit, VmSpec
@@ -396,7 +397,7 @@ class Supervisor:
         if self._process is None:
             raise VmmError(
                 f"container {self._spec.name}: {reason}",
-                details=_tail(self._directory / "console.log"),
+                details=last_words(self._directory / "console.log"),
                 hint=f"a kernel that cannot run the agent does this; {_BOOT_HINT}",
             )
         return End(code=state.KILLED_EXIT_CODE, reason=self._sharing.lost() or reason)
@@ -455,7 +456,7 @@ class Supervisor:
         try:
             hello = await agent.hello(timeout_s=settings.get_float("vm.boot_timeout"))
         except GuestError as error:
-            error.details = _tail(self._directory / "console.log")
+            error.details = last_words(self._directory / "console.log")
             error.hint = error.hint or f"raise vm.boot_timeout if this host is slow; {_BOOT_HINT}"
             raise
         self._answered = True
@@ -468,7 +469,7 @@ class Supervisor:
             )
             await self._sharing.filled()
         except GuestError as error:
-            error.details = _tail(self._directory / "console.log")
+            error.details = last_words(self._directory / "console.log")
             if f'disk "{IMAGE_SERIAL}"' in error.message:
                 # Pulling alone would not look at a file that is there; a file that is missing is made again.
                 error.hint = (
@@ -623,17 +624,6 @@ def exit_code(error: WoodlotError) -> int:
     if isinstance(error, ExecutionError):
         return 126 if error.code is ErrorCode.NOT_EXECUTABLE else 127
     return 125
-
-
-def _tail(path: Path, *, size_bytes: int = 2000) -> str | None:
-    """The end of a log that the guest writes: hostile text, so printable characters only."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - size_bytes))
-            text = file.read(size_bytes).decode("utf-8", "replace")
-    except OSError:
-        return None
-    return "".join(char for char in text if char.isprintable() or char in "\n\t").strip() or None
 
 
 def supervise(paths: Paths, container_id: str, plan: MachinePlan, lifeline: Lifeline) -> None:

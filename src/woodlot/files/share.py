@@ -20,7 +20,6 @@ from woodlot.files.virtiofsd import Virtiofsd, build_argv, find_virtiofsd
 
 SINGLE_NAME = confine.SINGLE_NAME
 _STOP_GRACE_S = 2.0
-_LAST_WORDS_BYTES = 2000
 _REMOVE_TIMEOUT_S = 600.0
 
 
@@ -71,8 +70,8 @@ class Server:
             return None
         return VmmError(
             f"the file server for {self.share.source} ended with {process.describe_status(status)}",
-            details=last_words(self._log_path),
-            hint=_hint(last_words(self._log_path)),
+            details=process.last_words(self._log_path),
+            hint=_hint(process.last_words(self._log_path)),
         )
 
     async def stop(self) -> None:
@@ -207,17 +206,6 @@ def remove_tree(path: Path) -> None:
             [str(rm), "-rf", "--", str(path)], stage=path, idmap=idmap, share=None
         )
         process.run(argv, timeout_s=_REMOVE_TIMEOUT_S)
-
-
-def last_words(log_path: Path) -> str | None:
-    """The end of a server's log; a guest has some say in it, so printable characters only."""
-    try:
-        with log_path.open("rb") as file:
-            file.seek(max(0, log_path.stat().st_size - _LAST_WORDS_BYTES))
-            text = file.read(_LAST_WORDS_BYTES).decode("utf-8", "replace")
-    except OSError:
-        return None
-    return "".join(char for char in text if char.isprintable() or char in "\n\t").strip() or None
 
 
 def _hint(words: str | None) -> str | None:

@@ -134,7 +134,7 @@ func (g *Gateway) route(from *lan.Member, to netip.AddrPort) string {
 			return ""
 		}
 		return net.JoinHostPort("127.0.0.1", strconv.Itoa(int(to.Port())))
-	case g.lan.Internal || g.lan.Prefix.Contains(ip) || !isRemote(ip):
+	case g.lan.Internal || g.lan.Prefix.Contains(ip) || !isRemote(ip) || !from.Egress.Allows(to):
 		return ""
 	}
 	return to.String()
@@ -158,8 +158,10 @@ func (g *Gateway) acceptTCP(r *tcp.ForwarderRequest) {
 		return
 	}
 	defer from.TCP.Release()
-	to := g.route(from, netip.AddrPortFrom(fromStack(id.LocalAddress), id.LocalPort))
+	wanted := netip.AddrPortFrom(fromStack(id.LocalAddress), id.LocalPort)
+	to := g.route(from, wanted)
 	if to == "" {
+		g.lan.Refused(from, "TCP to "+wanted.String())
 		r.Complete(true)
 		return
 	}
@@ -207,8 +209,14 @@ func (g *Gateway) acceptUDP(r *udp.ForwarderRequest) {
 	if from == nil {
 		return
 	}
-	to := g.route(from, netip.AddrPortFrom(fromStack(id.LocalAddress), id.LocalPort))
-	if to == "" || !from.UDP.Take() {
+	wanted := netip.AddrPortFrom(fromStack(id.LocalAddress), id.LocalPort)
+	to := g.route(from, wanted)
+	if to == "" {
+		g.lan.Refused(from, "UDP to "+wanted.String())
+		g.refuseUDP(from, id)
+		return
+	}
+	if !from.UDP.Take() {
 		return
 	}
 	// Called for each packet on its way in; a datagram socket is made without waiting.

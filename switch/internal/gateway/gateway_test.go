@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"net"
@@ -10,6 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	"woodlot.dev/switch/internal/egress"
 	"woodlot.dev/switch/internal/gateway"
 	"woodlot.dev/switch/internal/guesttest"
 	"woodlot.dev/switch/internal/lan"
@@ -36,7 +41,7 @@ func (d *dialer) all() string {
 	return strings.Join(d.asked, ", ")
 }
 
-func setup(t *testing.T, internal bool) (*lan.Lan, *gateway.Gateway, *guesttest.Guest, *dialer) {
+func setup(t *testing.T, internal bool, rules ...egress.Rule) (*lan.Lan, *gateway.Gateway, *guesttest.Guest, *dialer) {
 	t.Helper()
 	l, err := lan.New(netip.MustParsePrefix("10.86.0.0/24"), internal)
 	if err != nil {
@@ -50,6 +55,11 @@ func setup(t *testing.T, internal bool) (*lan.Lan, *gateway.Gateway, *guesttest.
 		t.Fatal(err)
 	}
 	request := lan.Request{ID: "a", MAC: lan.MAC{0x52, 0x54, 0, 0, 0, 1}, HostPorts: []lan.PortRange{{First: 5432, Last: 5440}}}
+	if rules != nil {
+		if request.Egress, err = egress.New(rules, egress.HostAddresses); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return l, g, guesttest.Attach(t, l, request).Start(t), world
 }
 
@@ -138,6 +148,71 @@ func TestARefusalIsToldAtOnce(t *testing.T) {
 	defer stop()
 	if _, err := guest.Dial(ctx, "10.86.0.254:22"); err == nil || time.Since(began) > 2*time.Second {
 		t.Errorf("%v after %s", err, time.Since(began))
+	}
+}
+
+func TestADatagramsRefusalIsToldAtOnce(t *testing.T) {
+	l, _, _, _ := setup(t, false)
+	guest := guesttest.Attach(t, l, lan.Request{ID: "b", MAC: lan.MAC{0x52, 0x54, 0, 0, 0, 2}})
+	const udp = "\x12\x34\x00\x16\x00\x09\x00\x00x"
+	sent := make([]byte, header.IPv4MinimumSize, 64)
+	from, to := tcpip.AddrFrom4(guest.Member.IP.As4()), tcpip.AddrFrom4([4]byte{10, 86, 0, 254})
+	h := header.IPv4(sent)
+	h.Encode(&header.IPv4Fields{TotalLength: header.IPv4MinimumSize + uint16(len(udp)), TTL: 64, Protocol: 17, SrcAddr: from, DstAddr: to})
+	h.SetChecksum(^h.CalculateChecksum())
+	guest.Frame(lan.GatewayMAC, guest.Member.MAC, header.IPv4ProtocolNumber, append(sent, udp...))
+	frame := guest.Next(t, 5*time.Second)
+	if len(frame) < 14 {
+		t.Fatal("no answer")
+	}
+	got := header.IPv4(frame[14:])
+	told := header.ICMPv4(got.Payload())
+	if !got.IsValid(len(got)) || !got.IsChecksumValid() || told.Checksum() != header.ICMPv4Checksum(told, 0) {
+		t.Fatalf("%x", frame)
+	}
+	if told.Type() != header.ICMPv4DstUnreachable || told.Code() != header.ICMPv4AdminProhibited {
+		t.Errorf("type %d, code %d", told.Type(), told.Code())
+	}
+	quoted := header.IPv4(told.Payload())
+	if quoted.SourceAddress() != from || quoted.DestinationAddress() != to || !bytes.Equal(quoted.Payload()[:4], []byte(udp[:4])) {
+		t.Errorf("of %x", quoted)
+	}
+	if n := guest.Member.EgressRefused.Load(); n != 1 {
+		t.Errorf("%d are counted", n)
+	}
+}
+
+func TestAPolicy(t *testing.T) {
+	_, _, guest, world := setup(t, false,
+		egress.Rule{Prefix: netip.MustParsePrefix("198.51.100.0/24"), Port: 443},
+		egress.Rule{Name: "example.org"},
+		egress.Rule{Name: "host.docker.internal", Port: 5433},
+	)
+	guest.Member.Egress.Permit("example.org", []netip.Addr{netip.MustParseAddr("203.0.113.5"), netip.MustParseAddr("169.254.1.1")}, time.Hour)
+	for to, want := range map[string]string{
+		"198.51.100.7:443": "tcp4 198.51.100.7:443",
+		"198.51.100.7:80":  "",
+		"203.0.113.5:22":   "tcp4 203.0.113.5:22",
+		"203.0.113.6:22":   "",
+		"169.254.1.1:22":   "",
+		"10.86.0.254:5433": "tcp4 127.0.0.1:5433",
+		"10.86.0.254:5434": "",
+	} {
+		ctx, stop := context.WithTimeout(context.Background(), 2*time.Second)
+		conn, err := guest.Dial(ctx, to)
+		stop()
+		if (err == nil) != (want != "") {
+			t.Errorf("%s: %v", to, err)
+		}
+		if err == nil {
+			_ = conn.Close()
+		}
+		if !strings.Contains(world.all(), want) {
+			t.Errorf("%s became %s", to, world.all())
+		}
+	}
+	if n := guest.Member.EgressRefused.Load(); n != 4 {
+		t.Errorf("%d are counted", n)
 	}
 }
 

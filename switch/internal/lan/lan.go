@@ -13,11 +13,17 @@ package lan
 import (
 	"errors"
 	"fmt"
+	"log"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"woodlot.dev/switch/internal/egress"
 )
 
 // Limits of one network.
@@ -28,6 +34,9 @@ const (
 	// MaxNames bounds the names of one member.
 	MaxNames = 64
 	maxName  = 253
+	// What guests are refused is their doing, and must not fill the host's disk with lines about it.
+	refusalLines = 10
+	refusalEvery = time.Minute
 )
 
 // What Attach refuses.
@@ -78,6 +87,8 @@ type Lan struct {
 	byIP  map[netip.Addr]*Member
 	byMAC map[MAC]*Member
 	next  netip.Addr
+
+	refusals *rate.Limiter
 }
 
 // New makes a network: the first address of prefix is the gateway's, the last one stands for the host.
@@ -95,6 +106,7 @@ func New(prefix netip.Prefix, internal bool) (*Lan, error) {
 		byID:      map[string]*Member{},
 		byIP:      map[netip.Addr]*Member{},
 		byMAC:     map[MAC]*Member{},
+		refusals:  rate.NewLimiter(rate.Every(refusalEvery), refusalLines),
 	}
 	l.next = l.Gateway.Next()
 	return l, nil
@@ -122,6 +134,8 @@ type Request struct {
 	Nameservers []netip.Addr
 	// Siblings are the control sockets of the member's other networks.
 	Siblings []string
+	// Egress is what it may reach beyond the network; nil is everything.
+	Egress *egress.Policy
 }
 
 // PortRange holds both ends.
@@ -240,6 +254,13 @@ func (l *Lan) Members() []*Member {
 	}
 	slices.SortFunc(all, func(a, b *Member) int { return a.IP.Compare(b.IP) })
 	return all
+}
+
+// Refused counts what a member may not have, and says so in the log, but not every time.
+func (l *Lan) Refused(m *Member, what string) {
+	if n := m.EgressRefused.Add(1); l.refusals.Allow() {
+		log.Printf("container %.12s may not have %s; refused %d times by now", m.ID, what, n)
+	}
 }
 
 // Names of the host, as Docker and others spell them.

@@ -6,11 +6,13 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"golang.org/x/time/rate"
 
+	"woodlot.dev/switch/internal/egress"
 	"woodlot.dev/switch/internal/wire"
 )
 
@@ -22,7 +24,10 @@ const (
 	// Frames to many cost a copy for each member.
 	manyPerSecond = 500
 	manyBurst     = 200
-	maxFrame      = wire.EthernetLen + MTU
+	// As Linux does (net.ipv4.icmp_msgs_per_sec is 1000 for all).
+	refusalsPerSecond = 100
+	refusalsBurst     = 50
+	maxFrame          = wire.EthernetLen + MTU
 )
 
 // Member is an attached container.
@@ -34,11 +39,15 @@ type Member struct {
 	HostPorts   []PortRange
 	Nameservers []netip.Addr
 	Siblings    []string
+	Egress      *egress.Policy
 
 	// TCP, UDP and Queries bound what the member has under way beyond the network.
 	TCP, UDP, Queries Slots
 
-	Received, Sent, Dropped atomic.Uint64
+	Received, Sent, Dropped, EgressRefused atomic.Uint64
+
+	// Refusals bounds how often the member is told that something is not let through.
+	Refusals *rate.Limiter
 
 	out  chan []byte
 	many *rate.Limiter
@@ -49,9 +58,12 @@ type Member struct {
 func newMember(r Request, names []string, ip netip.Addr) *Member {
 	m := &Member{
 		ID: r.ID, Names: names, IP: ip, MAC: r.MAC, HostPorts: r.HostPorts, Nameservers: r.Nameservers, Siblings: r.Siblings,
-		TCP: make(Slots, 512), UDP: make(Slots, 256), Queries: make(Slots, 64),
+		Egress: r.Egress,
+		TCP:    make(Slots, 512), UDP: make(Slots, 256), Queries: make(Slots, 64),
 		out:  make(chan []byte, queueFrames),
 		many: rate.NewLimiter(manyPerSecond, manyBurst),
+
+		Refusals: rate.NewLimiter(refusalsPerSecond, refusalsBurst),
 	}
 	m.ctx, m.end = context.WithCancel(context.Background())
 	return m
@@ -60,8 +72,13 @@ func newMember(r Request, names []string, ip netip.Addr) *Member {
 // Context ends when the member is detached.
 func (m *Member) Context() context.Context { return m.ctx }
 
-// MayReachHost tells whether the member may reach a port of the host's loopback.
+// MayReachHost tells whether the member may reach a port of the host's loopback: one that is given to all, and that its
+// policy allows by one of the host's names.
 func (m *Member) MayReachHost(port uint16) bool {
+	named := func(name string) bool { return m.Egress.AllowsNameAt(name, port) }
+	if !slices.ContainsFunc(hostNames, named) {
+		return false
+	}
 	for _, r := range m.HostPorts {
 		if r.First <= port && port <= r.Last {
 			return true

@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	// ttl is short, for containers come and go.
+	// ttl of names of the network is short, for containers come and go.
 	ttl          = 5
 	maxUDP       = 4096
 	maxTCP       = 64 << 10
@@ -127,10 +127,10 @@ func (s *Server) Answer(from *lan.Member, query []byte, network string) []byte {
 	}
 	question, err := parser.Question()
 	if err != nil {
-		return reply(head, nil, dnsmessage.RCodeFormatError, nil)
+		return reply(head, nil, dnsmessage.RCodeFormatError)
 	}
 	if _, err := parser.Question(); err != dnsmessage.ErrSectionDone || head.OpCode != 0 || question.Class != dnsmessage.ClassINET {
-		return reply(head, &question, dnsmessage.RCodeNotImplemented, nil)
+		return reply(head, &question, dnsmessage.RCodeNotImplemented)
 	}
 	name := strings.ToLower(strings.TrimSuffix(question.Name.String(), "."))
 	if ip, ok := reverse(name); ok && s.lan.Prefix.Contains(ip) {
@@ -146,15 +146,18 @@ func (s *Server) Answer(from *lan.Member, query []byte, network string) []byte {
 		if question.Type != dnsmessage.TypeA && question.Type != dnsmessage.TypeALL {
 			found = nil
 		}
-		return reply(head, &question, dnsmessage.RCodeSuccess, addresses(found))
+		return reply(head, &question, dnsmessage.RCodeSuccess, addresses(&question, found, ttl)...)
 	}
 	// A name without a dot is somebody's of the network who is not here, and no business of the world's.
 	if s.lan.Internal || !strings.Contains(name, ".") && (question.Type == dnsmessage.TypeA || question.Type == dnsmessage.TypeAAAA) {
-		return reply(head, &question, dnsmessage.RCodeNameError, nil)
+		return reply(head, &question, dnsmessage.RCodeNameError)
+	}
+	if from.Egress != nil {
+		return s.answerAllowed(from, head, &question, name)
 	}
 	answer, err := s.forward(from, query, network)
 	if err != nil {
-		return reply(head, &question, dnsmessage.RCodeServerFailure, nil)
+		return reply(head, &question, dnsmessage.RCodeServerFailure)
 	}
 	return answer
 }
@@ -162,38 +165,39 @@ func (s *Server) Answer(from *lan.Member, query []byte, network string) []byte {
 func (s *Server) answerReverse(head dnsmessage.Header, question *dnsmessage.Question, ip netip.Addr) []byte {
 	name, err := dnsmessage.NewName(s.lan.NameOf(ip) + ".")
 	if err != nil || len(name.String()) < 2 {
-		return reply(head, question, dnsmessage.RCodeNameError, nil)
+		return reply(head, question, dnsmessage.RCodeNameError)
 	}
 	if question.Type != dnsmessage.TypePTR {
-		return reply(head, question, dnsmessage.RCodeSuccess, nil)
+		return reply(head, question, dnsmessage.RCodeSuccess)
 	}
-	return reply(head, question, dnsmessage.RCodeSuccess, []dnsmessage.ResourceBody{&dnsmessage.PTRResource{PTR: name}})
+	return reply(head, question, dnsmessage.RCodeSuccess, record(question, ttl, &dnsmessage.PTRResource{PTR: name}))
 }
 
-func addresses(found []netip.Addr) []dnsmessage.ResourceBody {
-	var bodies []dnsmessage.ResourceBody
+func addresses(question *dnsmessage.Question, found []netip.Addr, ttl uint32) []dnsmessage.Resource {
+	var records []dnsmessage.Resource
 	for _, ip := range found {
-		bodies = append(bodies, &dnsmessage.AResource{A: ip.As4()})
+		if ip.Is4() {
+			records = append(records, record(question, ttl, &dnsmessage.AResource{A: ip.As4()}))
+		} else {
+			records = append(records, record(question, ttl, &dnsmessage.AAAAResource{AAAA: ip.As16()}))
+		}
 	}
 	// Several containers with one name share its load.
-	rand.Shuffle(len(bodies), func(i, j int) { bodies[i], bodies[j] = bodies[j], bodies[i] })
-	// What fits a datagram of 512 bytes, without truncation.
-	return bodies[:min(len(bodies), 10)]
+	rand.Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
+	return records[:min(len(records), maxAddresses)]
 }
 
-func reply(head dnsmessage.Header, question *dnsmessage.Question, code dnsmessage.RCode, bodies []dnsmessage.ResourceBody) []byte {
+func record(question *dnsmessage.Question, ttl uint32, body dnsmessage.ResourceBody) dnsmessage.Resource {
+	return dnsmessage.Resource{Header: dnsmessage.ResourceHeader{Name: question.Name, Class: question.Class, TTL: ttl}, Body: body}
+}
+
+func reply(head dnsmessage.Header, question *dnsmessage.Question, code dnsmessage.RCode, answers ...dnsmessage.Resource) []byte {
 	message := dnsmessage.Message{Header: dnsmessage.Header{
 		ID: head.ID, Response: true, OpCode: head.OpCode, Authoritative: true,
 		RecursionDesired: head.RecursionDesired, RecursionAvailable: true, RCode: code,
-	}}
+	}, Answers: answers}
 	if question != nil {
 		message.Questions = []dnsmessage.Question{*question}
-		for _, body := range bodies {
-			resource := dnsmessage.Resource{Header: dnsmessage.ResourceHeader{
-				Name: question.Name, Class: question.Class, TTL: ttl,
-			}, Body: body}
-			message.Answers = append(message.Answers, resource)
-		}
 	}
 	packed, err := message.Pack()
 	if err != nil {

@@ -19,6 +19,13 @@ import (
 type upstream struct {
 	asked []string
 	fail  bool
+	// records are what it answers in place of that, and cut says that a datagram does not hold them.
+	records []dnsmessage.Resource
+	cut     bool
+	// rename is the question that it says it answers, if it is another one.
+	rename string
+	// last is the question it got.
+	last dnsmessage.Message
 }
 
 func (u *upstream) DialContext(_ context.Context, network, address string) (net.Conn, error) {
@@ -38,9 +45,19 @@ func (u *upstream) DialContext(_ context.Context, network, address string) (net.
 		if m.Unpack(buf[:n]) != nil {
 			return
 		}
+		u.last = m
 		m.Response = true
 		head := dnsmessage.ResourceHeader{Name: m.Questions[0].Name, Class: dnsmessage.ClassINET}
 		m.Answers = []dnsmessage.Resource{{Header: head, Body: &dnsmessage.AResource{A: [4]byte{192, 0, 2, 9}}}}
+		if u.records != nil {
+			m.Answers = u.records
+		}
+		if u.cut && network == "udp" {
+			m.Truncated, m.Answers = true, nil
+		}
+		if u.rename != "" {
+			m.Questions[0].Name = dnsmessage.MustNewName(u.rename)
+		}
 		packed, _ := m.Pack()
 		if network == "tcp" {
 			_, _ = theirs.Write([]byte{byte(len(packed) >> 8), byte(len(packed))})

@@ -44,8 +44,10 @@ type AttachRequest struct {
 	Nameservers []string `protobuf:"bytes,7,rep,name=nameservers,proto3" json:"nameservers,omitempty"`
 	// Control sockets of the other networks that the container joins: their names are its to use, too.
 	SiblingSockets []string `protobuf:"bytes,8,rep,name=sibling_sockets,json=siblingSockets,proto3" json:"sibling_sockets,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// What it may reach beyond the network; everything if not set.
+	Egress        *Egress `protobuf:"bytes,9,opt,name=egress,proto3" json:"egress,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AttachRequest) Reset() {
@@ -134,6 +136,58 @@ func (x *AttachRequest) GetSiblingSockets() []string {
 	return nil
 }
 
+func (x *AttachRequest) GetEgress() *Egress {
+	if x != nil {
+		return x.Egress
+	}
+	return nil
+}
+
+// Nothing but what a rule allows.
+type Egress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rules         []*Egress_Rule         `protobuf:"bytes,1,rep,name=rules,proto3" json:"rules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Egress) Reset() {
+	*x = Egress{}
+	mi := &file_switch_v1_switch_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Egress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Egress) ProtoMessage() {}
+
+func (x *Egress) ProtoReflect() protoreflect.Message {
+	mi := &file_switch_v1_switch_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Egress.ProtoReflect.Descriptor instead.
+func (*Egress) Descriptor() ([]byte, []int) {
+	return file_switch_v1_switch_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Egress) GetRules() []*Egress_Rule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
 type PortRange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	First         uint32                 `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
@@ -144,7 +198,7 @@ type PortRange struct {
 
 func (x *PortRange) Reset() {
 	*x = PortRange{}
-	mi := &file_switch_v1_switch_proto_msgTypes[1]
+	mi := &file_switch_v1_switch_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -156,7 +210,7 @@ func (x *PortRange) String() string {
 func (*PortRange) ProtoMessage() {}
 
 func (x *PortRange) ProtoReflect() protoreflect.Message {
-	mi := &file_switch_v1_switch_proto_msgTypes[1]
+	mi := &file_switch_v1_switch_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -169,7 +223,7 @@ func (x *PortRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortRange.ProtoReflect.Descriptor instead.
 func (*PortRange) Descriptor() ([]byte, []int) {
-	return file_switch_v1_switch_proto_rawDescGZIP(), []int{1}
+	return file_switch_v1_switch_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *PortRange) GetFirst() uint32 {
@@ -199,7 +253,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_switch_v1_switch_proto_msgTypes[2]
+	mi := &file_switch_v1_switch_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -211,7 +265,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_switch_v1_switch_proto_msgTypes[2]
+	mi := &file_switch_v1_switch_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -224,7 +278,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_switch_v1_switch_proto_rawDescGZIP(), []int{2}
+	return file_switch_v1_switch_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *AttachResponse) GetResponse() isAttachResponse_Response {
@@ -283,7 +337,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_switch_v1_switch_proto_msgTypes[3]
+	mi := &file_switch_v1_switch_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -295,7 +349,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_switch_v1_switch_proto_msgTypes[3]
+	mi := &file_switch_v1_switch_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -308,7 +362,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_switch_v1_switch_proto_rawDescGZIP(), []int{3}
+	return file_switch_v1_switch_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Port) GetHostIp() string {
@@ -352,7 +406,7 @@ type PublishRequest struct {
 
 func (x *PublishRequest) Reset() {
 	*x = PublishRequest{}
-	mi := &file_switch_v1_switch_proto_msgTypes[4]
+	mi := &file_switch_v1_switch_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -364,7 +418,7 @@ func (x *PublishRequest) String() string {
 func (*PublishRequest) ProtoMessage() {}
 
 func (x *PublishRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_switch_v1_switch_proto_msgTypes[4]
+	mi := &file_switch_v1_switch_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -377,7 +431,7 @@ func (x *PublishRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishRequest.ProtoReflect.Descriptor instead.
 func (*PublishRequest) Descriptor() ([]byte, []int) {
-	return file_switch_v1_switch_proto_rawDescGZIP(), []int{4}
+	return file_switch_v1_switch_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PublishRequest) GetContainerId() string {
@@ -411,7 +465,7 @@ type PublishResponse struct {
 
 func (x *PublishResponse) Reset() {
 	*x = PublishResponse{}
-	mi := &file_switch_v1_switch_proto_msgTypes[5]
+	mi := &file_switch_v1_switch_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -423,7 +477,7 @@ func (x *PublishResponse) String() string {
 func (*PublishResponse) ProtoMessage() {}
 
 func (x *PublishResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_switch_v1_switch_proto_msgTypes[5]
+	mi := &file_switch_v1_switch_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -436,7 +490,7 @@ func (x *PublishResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishResponse.ProtoReflect.Descriptor instead.
 func (*PublishResponse) Descriptor() ([]byte, []int) {
-	return file_switch_v1_switch_proto_rawDescGZIP(), []int{5}
+	return file_switch_v1_switch_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PublishResponse) GetPort() *Port {
@@ -456,7 +510,7 @@ type UnpublishRequest struct {
 
 func (x *UnpublishRequest) Reset() {
 	*x = UnpublishRequest{}
-	mi := &file_switch_v1_switch_proto_msgTypes[6]
+	mi := &file_switch_v1_switch_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -468,7 +522,7 @@ func (x *UnpublishRequest) String() string {
 func (*UnpublishRequest) ProtoMessage() {}
 
 func (x *UnpublishRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_switch_v1_switch_proto_msgTypes[6]
+	mi := &file_switch_v1_switch_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -481,7 +535,7 @@ func (x *UnpublishRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpublishRequest.ProtoReflect.Descriptor instead.
 func (*UnpublishRequest) Descriptor() ([]byte, []int) {
-	return file_switch_v1_switch_proto_rawDescGZIP(), []int{6}
+	return file_switch_v1_switch_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *UnpublishRequest) GetContainerId() string {
@@ -506,7 +560,7 @@ type UnpublishResponse struct {
 
 func (x *UnpublishResponse) Reset() {
 	*x = UnpublishResponse{}
-	mi := &file_switch_v1_switch_proto_msgTypes[7]
+	mi := &file_switch_v1_switch_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -518,7 +572,7 @@ func (x *UnpublishResponse) String() string {
 func (*UnpublishResponse) ProtoMessage() {}
 
 func (x *UnpublishResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_switch_v1_switch_proto_msgTypes[7]
+	mi := &file_switch_v1_switch_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -531,7 +585,7 @@ func (x *UnpublishResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpublishResponse.ProtoReflect.Descriptor instead.
 func (*UnpublishResponse) Descriptor() ([]byte, []int) {
-	return file_switch_v1_switch_proto_rawDescGZIP(), []int{7}
+	return file_switch_v1_switch_proto_rawDescGZIP(), []int{8}
 }
 
 type LookupRequest struct {
@@ -545,7 +599,7 @@ type LookupRequest struct {
 
 func (x *LookupRequest) Reset() {
 	*x = LookupRequest{}
-	mi := &file_switch_v1_switch_proto_msgTypes[8]
+	mi := &file_switch_v1_switch_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -557,7 +611,7 @@ func (x *LookupRequest) String() string {
 func (*LookupRequest) ProtoMessage() {}
 
 func (x *LookupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_switch_v1_switch_proto_msgTypes[8]
+	mi := &file_switch_v1_switch_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -570,7 +624,7 @@ func (x *LookupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupRequest.ProtoReflect.Descriptor instead.
 func (*LookupRequest) Descriptor() ([]byte, []int) {
-	return file_switch_v1_switch_proto_rawDescGZIP(), []int{8}
+	return file_switch_v1_switch_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LookupRequest) GetContainerId() string {
@@ -596,7 +650,7 @@ type LookupResponse struct {
 
 func (x *LookupResponse) Reset() {
 	*x = LookupResponse{}
-	mi := &file_switch_v1_switch_proto_msgTypes[9]
+	mi := &file_switch_v1_switch_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -608,7 +662,7 @@ func (x *LookupResponse) String() string {
 func (*LookupResponse) ProtoMessage() {}
 
 func (x *LookupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_switch_v1_switch_proto_msgTypes[9]
+	mi := &file_switch_v1_switch_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -621,7 +675,7 @@ func (x *LookupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupResponse.ProtoReflect.Descriptor instead.
 func (*LookupResponse) Descriptor() ([]byte, []int) {
-	return file_switch_v1_switch_proto_rawDescGZIP(), []int{9}
+	return file_switch_v1_switch_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LookupResponse) GetAddresses() []string {
@@ -639,7 +693,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_switch_v1_switch_proto_msgTypes[10]
+	mi := &file_switch_v1_switch_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -651,7 +705,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_switch_v1_switch_proto_msgTypes[10]
+	mi := &file_switch_v1_switch_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -664,7 +718,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_switch_v1_switch_proto_rawDescGZIP(), []int{10}
+	return file_switch_v1_switch_proto_rawDescGZIP(), []int{11}
 }
 
 type StatusResponse struct {
@@ -676,7 +730,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_switch_v1_switch_proto_msgTypes[11]
+	mi := &file_switch_v1_switch_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -688,7 +742,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_switch_v1_switch_proto_msgTypes[11]
+	mi := &file_switch_v1_switch_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -701,7 +755,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_switch_v1_switch_proto_rawDescGZIP(), []int{11}
+	return file_switch_v1_switch_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StatusResponse) GetMembers() []*StatusResponse_Member {
@@ -710,6 +764,100 @@ func (x *StatusResponse) GetMembers() []*StatusResponse_Member {
 	}
 	return nil
 }
+
+type Egress_Rule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to What:
+	//
+	//	*Egress_Rule_Cidr
+	//	*Egress_Rule_Name
+	What isEgress_Rule_What `protobuf_oneof:"what"`
+	// 0 for every port.
+	Port          uint32 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Egress_Rule) Reset() {
+	*x = Egress_Rule{}
+	mi := &file_switch_v1_switch_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Egress_Rule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Egress_Rule) ProtoMessage() {}
+
+func (x *Egress_Rule) ProtoReflect() protoreflect.Message {
+	mi := &file_switch_v1_switch_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Egress_Rule.ProtoReflect.Descriptor instead.
+func (*Egress_Rule) Descriptor() ([]byte, []int) {
+	return file_switch_v1_switch_proto_rawDescGZIP(), []int{1, 0}
+}
+
+func (x *Egress_Rule) GetWhat() isEgress_Rule_What {
+	if x != nil {
+		return x.What
+	}
+	return nil
+}
+
+func (x *Egress_Rule) GetCidr() string {
+	if x != nil {
+		if x, ok := x.What.(*Egress_Rule_Cidr); ok {
+			return x.Cidr
+		}
+	}
+	return ""
+}
+
+func (x *Egress_Rule) GetName() string {
+	if x != nil {
+		if x, ok := x.What.(*Egress_Rule_Name); ok {
+			return x.Name
+		}
+	}
+	return ""
+}
+
+func (x *Egress_Rule) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+type isEgress_Rule_What interface {
+	isEgress_Rule_What()
+}
+
+type Egress_Rule_Cidr struct {
+	// "192.0.2.0/24".
+	Cidr string `protobuf:"bytes,1,opt,name=cidr,proto3,oneof"`
+}
+
+type Egress_Rule_Name struct {
+	// "example.org", or "*.example.org" for all below it; in lower case. It allows the addresses that the switch
+	// is given when the container asks for the name.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3,oneof"`
+}
+
+func (*Egress_Rule_Cidr) isEgress_Rule_What() {}
+
+func (*Egress_Rule_Name) isEgress_Rule_What() {}
 
 type AttachResponse_Attached struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
@@ -728,7 +876,7 @@ type AttachResponse_Attached struct {
 
 func (x *AttachResponse_Attached) Reset() {
 	*x = AttachResponse_Attached{}
-	mi := &file_switch_v1_switch_proto_msgTypes[12]
+	mi := &file_switch_v1_switch_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -740,7 +888,7 @@ func (x *AttachResponse_Attached) String() string {
 func (*AttachResponse_Attached) ProtoMessage() {}
 
 func (x *AttachResponse_Attached) ProtoReflect() protoreflect.Message {
-	mi := &file_switch_v1_switch_proto_msgTypes[12]
+	mi := &file_switch_v1_switch_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -753,7 +901,7 @@ func (x *AttachResponse_Attached) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse_Attached.ProtoReflect.Descriptor instead.
 func (*AttachResponse_Attached) Descriptor() ([]byte, []int) {
-	return file_switch_v1_switch_proto_rawDescGZIP(), []int{2, 0}
+	return file_switch_v1_switch_proto_rawDescGZIP(), []int{3, 0}
 }
 
 func (x *AttachResponse_Attached) GetIp() string {
@@ -807,7 +955,7 @@ type AttachResponse_LinkLost struct {
 
 func (x *AttachResponse_LinkLost) Reset() {
 	*x = AttachResponse_LinkLost{}
-	mi := &file_switch_v1_switch_proto_msgTypes[13]
+	mi := &file_switch_v1_switch_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -819,7 +967,7 @@ func (x *AttachResponse_LinkLost) String() string {
 func (*AttachResponse_LinkLost) ProtoMessage() {}
 
 func (x *AttachResponse_LinkLost) ProtoReflect() protoreflect.Message {
-	mi := &file_switch_v1_switch_proto_msgTypes[13]
+	mi := &file_switch_v1_switch_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -832,7 +980,7 @@ func (x *AttachResponse_LinkLost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse_LinkLost.ProtoReflect.Descriptor instead.
 func (*AttachResponse_LinkLost) Descriptor() ([]byte, []int) {
-	return file_switch_v1_switch_proto_rawDescGZIP(), []int{2, 1}
+	return file_switch_v1_switch_proto_rawDescGZIP(), []int{3, 1}
 }
 
 func (x *AttachResponse_LinkLost) GetReason() string {
@@ -853,13 +1001,15 @@ type StatusResponse_Member struct {
 	FramesSent     uint64                 `protobuf:"varint,7,opt,name=frames_sent,json=framesSent,proto3" json:"frames_sent,omitempty"`
 	// Malformed or forged, or more than its queue holds.
 	FramesDropped uint64 `protobuf:"varint,8,opt,name=frames_dropped,json=framesDropped,proto3" json:"frames_dropped,omitempty"`
+	// Connections, datagrams and names that it asked for and may not have.
+	EgressRefused uint64 `protobuf:"varint,9,opt,name=egress_refused,json=egressRefused,proto3" json:"egress_refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatusResponse_Member) Reset() {
 	*x = StatusResponse_Member{}
-	mi := &file_switch_v1_switch_proto_msgTypes[14]
+	mi := &file_switch_v1_switch_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -871,7 +1021,7 @@ func (x *StatusResponse_Member) String() string {
 func (*StatusResponse_Member) ProtoMessage() {}
 
 func (x *StatusResponse_Member) ProtoReflect() protoreflect.Message {
-	mi := &file_switch_v1_switch_proto_msgTypes[14]
+	mi := &file_switch_v1_switch_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -884,7 +1034,7 @@ func (x *StatusResponse_Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse_Member.ProtoReflect.Descriptor instead.
 func (*StatusResponse_Member) Descriptor() ([]byte, []int) {
-	return file_switch_v1_switch_proto_rawDescGZIP(), []int{11, 0}
+	return file_switch_v1_switch_proto_rawDescGZIP(), []int{12, 0}
 }
 
 func (x *StatusResponse_Member) GetContainerId() string {
@@ -943,11 +1093,18 @@ func (x *StatusResponse_Member) GetFramesDropped() uint64 {
 	return 0
 }
 
+func (x *StatusResponse_Member) GetEgressRefused() uint64 {
+	if x != nil {
+		return x.EgressRefused
+	}
+	return 0
+}
+
 var File_switch_v1_switch_proto protoreflect.FileDescriptor
 
 const file_switch_v1_switch_proto_rawDesc = "" +
 	"\n" +
-	"\x16switch/v1/switch.proto\x12\x11woodlot.switch.v1\"\x93\x02\n" +
+	"\x16switch/v1/switch.proto\x12\x11woodlot.switch.v1\"\xc6\x02\n" +
 	"\rAttachRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x14\n" +
 	"\x05names\x18\x02 \x03(\tR\x05names\x12\x0e\n" +
@@ -958,7 +1115,15 @@ const file_switch_v1_switch_proto_rawDesc = "" +
 	"\n" +
 	"host_ports\x18\x06 \x03(\v2\x1c.woodlot.switch.v1.PortRangeR\thostPorts\x12 \n" +
 	"\vnameservers\x18\a \x03(\tR\vnameservers\x12'\n" +
-	"\x0fsibling_sockets\x18\b \x03(\tR\x0esiblingSockets\"5\n" +
+	"\x0fsibling_sockets\x18\b \x03(\tR\x0esiblingSockets\x121\n" +
+	"\x06egress\x18\t \x01(\v2\x19.woodlot.switch.v1.EgressR\x06egress\"\x8e\x01\n" +
+	"\x06Egress\x124\n" +
+	"\x05rules\x18\x01 \x03(\v2\x1e.woodlot.switch.v1.Egress.RuleR\x05rules\x1aN\n" +
+	"\x04Rule\x12\x14\n" +
+	"\x04cidr\x18\x01 \x01(\tH\x00R\x04cidr\x12\x14\n" +
+	"\x04name\x18\x02 \x01(\tH\x00R\x04name\x12\x12\n" +
+	"\x04port\x18\x03 \x01(\rR\x04portB\x06\n" +
+	"\x04what\"5\n" +
 	"\tPortRange\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\rR\x05first\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\rR\x04last\"\xf3\x02\n" +
@@ -996,9 +1161,9 @@ const file_switch_v1_switch_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\".\n" +
 	"\x0eLookupResponse\x12\x1c\n" +
 	"\taddresses\x18\x01 \x03(\tR\taddresses\"\x0f\n" +
-	"\rStatusRequest\"\xda\x02\n" +
+	"\rStatusRequest\"\x81\x03\n" +
 	"\x0eStatusResponse\x12B\n" +
-	"\amembers\x18\x01 \x03(\v2(.woodlot.switch.v1.StatusResponse.MemberR\amembers\x1a\x83\x02\n" +
+	"\amembers\x18\x01 \x03(\v2(.woodlot.switch.v1.StatusResponse.MemberR\amembers\x1a\xaa\x02\n" +
 	"\x06Member\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x14\n" +
 	"\x05names\x18\x02 \x03(\tR\x05names\x12\x0e\n" +
@@ -1008,7 +1173,8 @@ const file_switch_v1_switch_proto_rawDesc = "" +
 	"\x0fframes_received\x18\x06 \x01(\x04R\x0eframesReceived\x12\x1f\n" +
 	"\vframes_sent\x18\a \x01(\x04R\n" +
 	"framesSent\x12%\n" +
-	"\x0eframes_dropped\x18\b \x01(\x04R\rframesDropped2\xa1\x03\n" +
+	"\x0eframes_dropped\x18\b \x01(\x04R\rframesDropped\x12%\n" +
+	"\x0eegress_refused\x18\t \x01(\x04R\regressRefused2\xa1\x03\n" +
 	"\x06Switch\x12O\n" +
 	"\x06Attach\x12 .woodlot.switch.v1.AttachRequest\x1a!.woodlot.switch.v1.AttachResponse0\x01\x12P\n" +
 	"\aPublish\x12!.woodlot.switch.v1.PublishRequest\x1a\".woodlot.switch.v1.PublishResponse\x12V\n" +
@@ -1028,48 +1194,52 @@ func file_switch_v1_switch_proto_rawDescGZIP() []byte {
 	return file_switch_v1_switch_proto_rawDescData
 }
 
-var file_switch_v1_switch_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_switch_v1_switch_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_switch_v1_switch_proto_goTypes = []any{
 	(*AttachRequest)(nil),           // 0: woodlot.switch.v1.AttachRequest
-	(*PortRange)(nil),               // 1: woodlot.switch.v1.PortRange
-	(*AttachResponse)(nil),          // 2: woodlot.switch.v1.AttachResponse
-	(*Port)(nil),                    // 3: woodlot.switch.v1.Port
-	(*PublishRequest)(nil),          // 4: woodlot.switch.v1.PublishRequest
-	(*PublishResponse)(nil),         // 5: woodlot.switch.v1.PublishResponse
-	(*UnpublishRequest)(nil),        // 6: woodlot.switch.v1.UnpublishRequest
-	(*UnpublishResponse)(nil),       // 7: woodlot.switch.v1.UnpublishResponse
-	(*LookupRequest)(nil),           // 8: woodlot.switch.v1.LookupRequest
-	(*LookupResponse)(nil),          // 9: woodlot.switch.v1.LookupResponse
-	(*StatusRequest)(nil),           // 10: woodlot.switch.v1.StatusRequest
-	(*StatusResponse)(nil),          // 11: woodlot.switch.v1.StatusResponse
-	(*AttachResponse_Attached)(nil), // 12: woodlot.switch.v1.AttachResponse.Attached
-	(*AttachResponse_LinkLost)(nil), // 13: woodlot.switch.v1.AttachResponse.LinkLost
-	(*StatusResponse_Member)(nil),   // 14: woodlot.switch.v1.StatusResponse.Member
+	(*Egress)(nil),                  // 1: woodlot.switch.v1.Egress
+	(*PortRange)(nil),               // 2: woodlot.switch.v1.PortRange
+	(*AttachResponse)(nil),          // 3: woodlot.switch.v1.AttachResponse
+	(*Port)(nil),                    // 4: woodlot.switch.v1.Port
+	(*PublishRequest)(nil),          // 5: woodlot.switch.v1.PublishRequest
+	(*PublishResponse)(nil),         // 6: woodlot.switch.v1.PublishResponse
+	(*UnpublishRequest)(nil),        // 7: woodlot.switch.v1.UnpublishRequest
+	(*UnpublishResponse)(nil),       // 8: woodlot.switch.v1.UnpublishResponse
+	(*LookupRequest)(nil),           // 9: woodlot.switch.v1.LookupRequest
+	(*LookupResponse)(nil),          // 10: woodlot.switch.v1.LookupResponse
+	(*StatusRequest)(nil),           // 11: woodlot.switch.v1.StatusRequest
+	(*StatusResponse)(nil),          // 12: woodlot.switch.v1.StatusResponse
+	(*Egress_Rule)(nil),             // 13: woodlot.switch.v1.Egress.Rule
+	(*AttachResponse_Attached)(nil), // 14: woodlot.switch.v1.AttachResponse.Attached
+	(*AttachResponse_LinkLost)(nil), // 15: woodlot.switch.v1.AttachResponse.LinkLost
+	(*StatusResponse_Member)(nil),   // 16: woodlot.switch.v1.StatusResponse.Member
 }
 var file_switch_v1_switch_proto_depIdxs = []int32{
-	1,  // 0: woodlot.switch.v1.AttachRequest.host_ports:type_name -> woodlot.switch.v1.PortRange
-	12, // 1: woodlot.switch.v1.AttachResponse.attached:type_name -> woodlot.switch.v1.AttachResponse.Attached
-	13, // 2: woodlot.switch.v1.AttachResponse.link_lost:type_name -> woodlot.switch.v1.AttachResponse.LinkLost
-	3,  // 3: woodlot.switch.v1.PublishRequest.port:type_name -> woodlot.switch.v1.Port
-	3,  // 4: woodlot.switch.v1.PublishResponse.port:type_name -> woodlot.switch.v1.Port
-	3,  // 5: woodlot.switch.v1.UnpublishRequest.port:type_name -> woodlot.switch.v1.Port
-	14, // 6: woodlot.switch.v1.StatusResponse.members:type_name -> woodlot.switch.v1.StatusResponse.Member
-	3,  // 7: woodlot.switch.v1.StatusResponse.Member.ports:type_name -> woodlot.switch.v1.Port
-	0,  // 8: woodlot.switch.v1.Switch.Attach:input_type -> woodlot.switch.v1.AttachRequest
-	4,  // 9: woodlot.switch.v1.Switch.Publish:input_type -> woodlot.switch.v1.PublishRequest
-	6,  // 10: woodlot.switch.v1.Switch.Unpublish:input_type -> woodlot.switch.v1.UnpublishRequest
-	8,  // 11: woodlot.switch.v1.Switch.Lookup:input_type -> woodlot.switch.v1.LookupRequest
-	10, // 12: woodlot.switch.v1.Switch.Status:input_type -> woodlot.switch.v1.StatusRequest
-	2,  // 13: woodlot.switch.v1.Switch.Attach:output_type -> woodlot.switch.v1.AttachResponse
-	5,  // 14: woodlot.switch.v1.Switch.Publish:output_type -> woodlot.switch.v1.PublishResponse
-	7,  // 15: woodlot.switch.v1.Switch.Unpublish:output_type -> woodlot.switch.v1.UnpublishResponse
-	9,  // 16: woodlot.switch.v1.Switch.Lookup:output_type -> woodlot.switch.v1.LookupResponse
-	11, // 17: woodlot.switch.v1.Switch.Status:output_type -> woodlot.switch.v1.StatusResponse
-	13, // [13:18] is the sub-list for method output_type
-	8,  // [8:13] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	2,  // 0: woodlot.switch.v1.AttachRequest.host_ports:type_name -> woodlot.switch.v1.PortRange
+	1,  // 1: woodlot.switch.v1.AttachRequest.egress:type_name -> woodlot.switch.v1.Egress
+	13, // 2: woodlot.switch.v1.Egress.rules:type_name -> woodlot.switch.v1.Egress.Rule
+	14, // 3: woodlot.switch.v1.AttachResponse.attached:type_name -> woodlot.switch.v1.AttachResponse.Attached
+	15, // 4: woodlot.switch.v1.AttachResponse.link_lost:type_name -> woodlot.switch.v1.AttachResponse.LinkLost
+	4,  // 5: woodlot.switch.v1.PublishRequest.port:type_name -> woodlot.switch.v1.Port
+	4,  // 6: woodlot.switch.v1.PublishResponse.port:type_name -> woodlot.switch.v1.Port
+	4,  // 7: woodlot.switch.v1.UnpublishRequest.port:type_name -> woodlot.switch.v1.Port
+	16, // 8: woodlot.switch.v1.StatusResponse.members:type_name -> woodlot.switch.v1.StatusResponse.Member
+	4,  // 9: woodlot.switch.v1.StatusResponse.Member.ports:type_name -> woodlot.switch.v1.Port
+	0,  // 10: woodlot.switch.v1.Switch.Attach:input_type -> woodlot.switch.v1.AttachRequest
+	5,  // 11: woodlot.switch.v1.Switch.Publish:input_type -> woodlot.switch.v1.PublishRequest
+	7,  // 12: woodlot.switch.v1.Switch.Unpublish:input_type -> woodlot.switch.v1.UnpublishRequest
+	9,  // 13: woodlot.switch.v1.Switch.Lookup:input_type -> woodlot.switch.v1.LookupRequest
+	11, // 14: woodlot.switch.v1.Switch.Status:input_type -> woodlot.switch.v1.StatusRequest
+	3,  // 15: woodlot.switch.v1.Switch.Attach:output_type -> woodlot.switch.v1.AttachResponse
+	6,  // 16: woodlot.switch.v1.Switch.Publish:output_type -> woodlot.switch.v1.PublishResponse
+	8,  // 17: woodlot.switch.v1.Switch.Unpublish:output_type -> woodlot.switch.v1.UnpublishResponse
+	10, // 18: woodlot.switch.v1.Switch.Lookup:output_type -> woodlot.switch.v1.LookupResponse
+	12, // 19: woodlot.switch.v1.Switch.Status:output_type -> woodlot.switch.v1.StatusResponse
+	15, // [15:20] is the sub-list for method output_type
+	10, // [10:15] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_switch_v1_switch_proto_init() }
@@ -1077,9 +1247,13 @@ func file_switch_v1_switch_proto_init() {
 	if File_switch_v1_switch_proto != nil {
 		return
 	}
-	file_switch_v1_switch_proto_msgTypes[2].OneofWrappers = []any{
+	file_switch_v1_switch_proto_msgTypes[3].OneofWrappers = []any{
 		(*AttachResponse_Attached_)(nil),
 		(*AttachResponse_LinkLost_)(nil),
+	}
+	file_switch_v1_switch_proto_msgTypes[13].OneofWrappers = []any{
+		(*Egress_Rule_Cidr)(nil),
+		(*Egress_Rule_Name)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1087,7 +1261,7 @@ func file_switch_v1_switch_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_switch_v1_switch_proto_rawDesc), len(file_switch_v1_switch_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"woodlot.dev/switch/internal/egress"
 	"woodlot.dev/switch/internal/gateway"
 	"woodlot.dev/switch/internal/lan"
 	"woodlot.dev/switch/internal/pb"
@@ -214,7 +215,8 @@ func parse(r *pb.AttachRequest) (lan.Request, error) {
 		}
 		wanted.Nameservers = append(wanted.Nameservers, ip)
 	}
-	return wanted, nil
+	wanted.Egress, err = parseEgress(r.GetEgress())
+	return wanted, err
 }
 
 // Publish opens a port.
@@ -335,6 +337,7 @@ func (s *Service) Status(context.Context, *pb.StatusRequest) (*pb.StatusResponse
 		member := &pb.StatusResponse_Member{
 			ContainerId: m.ID, Names: m.Names, Ip: m.IP.String(), Mac: m.MAC.String(),
 			FramesReceived: m.Received.Load(), FramesSent: m.Sent.Load(), FramesDropped: m.Dropped.Load(),
+			EgressRefused: m.EgressRefused.Load(),
 		}
 		for _, opened := range s.ports[m] {
 			member.Ports = append(member.Ports, fromPort(opened.Port))
@@ -353,6 +356,7 @@ func toStatus(err error) error {
 		{lan.ErrInvalid, codes.InvalidArgument},
 		{lan.ErrTaken, codes.AlreadyExists},
 		{lan.ErrFull, codes.ResourceExhausted},
+		{egress.ErrInvalid, codes.InvalidArgument},
 		{publish.ErrInvalid, codes.InvalidArgument},
 		{publish.ErrBusy, codes.AlreadyExists},
 		{publish.ErrPrivileged, codes.PermissionDenied},

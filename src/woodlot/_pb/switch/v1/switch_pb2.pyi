@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AttachRequest(_message.Message):
-    __slots__ = ("container_id", "names", "ip", "mac", "socket_path", "host_ports", "nameservers", "sibling_sockets")
+    __slots__ = ("container_id", "names", "ip", "mac", "socket_path", "host_ports", "nameservers", "sibling_sockets", "egress")
     CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
     NAMES_FIELD_NUMBER: _ClassVar[int]
     IP_FIELD_NUMBER: _ClassVar[int]
@@ -16,6 +16,7 @@ class AttachRequest(_message.Message):
     HOST_PORTS_FIELD_NUMBER: _ClassVar[int]
     NAMESERVERS_FIELD_NUMBER: _ClassVar[int]
     SIBLING_SOCKETS_FIELD_NUMBER: _ClassVar[int]
+    EGRESS_FIELD_NUMBER: _ClassVar[int]
     container_id: str
     names: _containers.RepeatedScalarFieldContainer[str]
     ip: str
@@ -24,7 +25,23 @@ class AttachRequest(_message.Message):
     host_ports: _containers.RepeatedCompositeFieldContainer[PortRange]
     nameservers: _containers.RepeatedScalarFieldContainer[str]
     sibling_sockets: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, container_id: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., ip: _Optional[str] = ..., mac: _Optional[str] = ..., socket_path: _Optional[str] = ..., host_ports: _Optional[_Iterable[_Union[PortRange, _Mapping]]] = ..., nameservers: _Optional[_Iterable[str]] = ..., sibling_sockets: _Optional[_Iterable[str]] = ...) -> None: ...
+    egress: Egress
+    def __init__(self, container_id: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., ip: _Optional[str] = ..., mac: _Optional[str] = ..., socket_path: _Optional[str] = ..., host_ports: _Optional[_Iterable[_Union[PortRange, _Mapping]]] = ..., nameservers: _Optional[_Iterable[str]] = ..., sibling_sockets: _Optional[_Iterable[str]] = ..., egress: _Optional[_Union[Egress, _Mapping]] = ...) -> None: ...
+
+class Egress(_message.Message):
+    __slots__ = ("rules",)
+    class Rule(_message.Message):
+        __slots__ = ("cidr", "name", "port")
+        CIDR_FIELD_NUMBER: _ClassVar[int]
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        PORT_FIELD_NUMBER: _ClassVar[int]
+        cidr: str
+        name: str
+        port: int
+        def __init__(self, cidr: _Optional[str] = ..., name: _Optional[str] = ..., port: _Optional[int] = ...) -> None: ...
+    RULES_FIELD_NUMBER: _ClassVar[int]
+    rules: _containers.RepeatedCompositeFieldContainer[Egress.Rule]
+    def __init__(self, rules: _Optional[_Iterable[_Union[Egress.Rule, _Mapping]]] = ...) -> None: ...
 
 class PortRange(_message.Message):
     __slots__ = ("first", "last")
@@ -123,7 +140,7 @@ class StatusRequest(_message.Message):
 class StatusResponse(_message.Message):
     __slots__ = ("members",)
     class Member(_message.Message):
-        __slots__ = ("container_id", "names", "ip", "mac", "ports", "frames_received", "frames_sent", "frames_dropped")
+        __slots__ = ("container_id", "names", "ip", "mac", "ports", "frames_received", "frames_sent", "frames_dropped", "egress_refused")
         CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
         NAMES_FIELD_NUMBER: _ClassVar[int]
         IP_FIELD_NUMBER: _ClassVar[int]
@@ -132,6 +149,7 @@ class StatusResponse(_message.Message):
         FRAMES_RECEIVED_FIELD_NUMBER: _ClassVar[int]
         FRAMES_SENT_FIELD_NUMBER: _ClassVar[int]
         FRAMES_DROPPED_FIELD_NUMBER: _ClassVar[int]
+        EGRESS_REFUSED_FIELD_NUMBER: _ClassVar[int]
         container_id: str
         names: _containers.RepeatedScalarFieldContainer[str]
         ip: str
@@ -140,7 +158,8 @@ class StatusResponse(_message.Message):
         frames_received: int
         frames_sent: int
         frames_dropped: int
-        def __init__(self, container_id: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., ip: _Optional[str] = ..., mac: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[Port, _Mapping]]] = ..., frames_received: _Optional[int] = ..., frames_sent: _Optional[int] = ..., frames_dropped: _Optional[int] = ...) -> None: ...
+        egress_refused: int
+        def __init__(self, container_id: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., ip: _Optional[str] = ..., mac: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[Port, _Mapping]]] = ..., frames_received: _Optional[int] = ..., frames_sent: _Optional[int] = ..., frames_dropped: _Optional[int] = ..., egress_refused: _Optional[int] = ...) -> None: ...
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
     members: _containers.RepeatedCompositeFieldContainer[StatusResponse.Member]
     def __init__(self, members: _Optional[_Iterable[_Union[StatusResponse.Member, _Mapping]]] = ...) -> None: ...

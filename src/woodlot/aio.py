@@ -257,6 +257,7 @@ class Client:
         user: str | None = None,
         cwd: str | None = None,
         network: str = "default",
+        egress: str | None = None,
         cpus: float | None = None,
         memory: str | None = None,
         read_only: bool = False,
@@ -278,6 +279,8 @@ class Client:
             user: ``name|uid[:group|gid]`` in place of the image's.
             cwd: Working directory in place of the image's.
             network: ``none`` for no network at all.
+            egress: What it may reach beyond the network: ``all``, ``none`` or a list as in
+                ``allow=example.org,198.51.100.0/24:443``. None leaves it to the network.
             cpus: May be a fraction.
             memory: As ``512m`` or ``2g``.
             read_only: Its root filesystem cannot be written.
@@ -298,6 +301,7 @@ class Client:
             user=user,
             workdir=cwd,
             networks=(network,),
+            egress=(egress,) if egress else (),
             cpus=cpus,
             memory=memory,
             read_only=read_only,

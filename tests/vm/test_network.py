@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import threading
 import time
 import urllib.error
@@ -15,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli import PROGRAM, Cli
-from tests.programs import require_root
+from tests.cli import Cli
 from tests.registry.server import Registry
 
 pytestmark = pytest.mark.vm
@@ -255,54 +253,3 @@ def test_what_the_guest_is_told(container: Cli, busybox: str) -> None:
         "inet 10.86.0.77/24",
     ):
         assert line in done, done
-
-
-def test_the_world_is_reached_and_the_machines_own_services_are_not(
-    fresh_container: Cli, busybox: str
-) -> None:
-    """In a network namespace of its own, where 198.51.100.1 stands for the world."""
-    require_root()
-    fresh_container.ok("pull", busybox)
-    inside = """
-        set -e
-        ip link set lo up
-        ip addr add 198.51.100.1/32 dev lo
-        python3 -c '
-import socket, threading
-def serve(address, port, say):
-    with socket.create_server((address, port)) as server:
-        while True:
-            connection, _ = server.accept()
-            with connection: connection.sendall(say)
-for where in (("198.51.100.1", 7000, b"world\\n"), ("127.0.0.1", 7001, b"own\\n")):
-    threading.Thread(target=serve, args=where, daemon=True).start()
-threading.Event().wait(120)
-' &
-        server=$!
-        trap 'kill $server' EXIT
-        "$@"
-    """
-    script = "nc -w 5 198.51.100.1 7000 < /dev/null; nc -w 3 198.51.100.1 7001 < /dev/null; true"
-    done = subprocess.run(
-        [
-            "unshare",
-            "--net",
-            "sh",
-            "-c",
-            inside,
-            "sh",
-            PROGRAM,
-            "run",
-            "--rm",
-            busybox,
-            "sh",
-            "-c",
-            script,
-        ],
-        env=fresh_container.environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.stdout == "world\n", done.stderr

@@ -170,6 +170,7 @@ def describe(container: "Container") -> dict[str, object]:
                 for mount in spec.mounts
             ],
             "networks": [asdict(network) for network in spec.networks],
+            "egress": spec.egress or None,
             "publishedPorts": [asdict(port) for port in spec.ports],
             "dns": asdict(spec.dns),
             "labels": dict(spec.labels),

@@ -33,18 +33,37 @@ def network() -> None:
 @click.option("--subnet", metavar="CIDR", help="IPv4 subnet; a free one if not given.")
 @click.option("--internal", is_flag=True, help="Let nobody out of it.")
 @click.option(
+    "--egress",
+    multiple=True,
+    default=(),
+    metavar="all|none|allow=HOST[:PORT],…",
+    help="What may be reached beyond it, unless run says otherwise.",
+)
+@click.option(
     "--label", "labels", multiple=True, default=(), metavar="KEY[=VALUE]", help="Set a label."
 )
 @click.pass_obj
 def create(
-    app: "App", name: str, *, subnet: str | None, internal: bool, labels: Sequence[str]
+    app: "App",
+    name: str,
+    *,
+    subnet: str | None,
+    internal: bool,
+    egress: Sequence[str],
+    labels: Sequence[str],
 ) -> None:
     """Make a network and print its name."""
     from woodlot.container.options import parse_labels
+    from woodlot.network.egress import join
     from woodlot.network.network import create as create_network
 
     made = create_network(
-        app.store, name, subnet=subnet, internal=internal, labels=parse_labels(labels)
+        app.store,
+        name,
+        subnet=subnet,
+        internal=internal,
+        egress=join(egress) if egress else None,
+        labels=parse_labels(labels),
     )
     print(made.name)
 
@@ -188,6 +207,7 @@ def _members(app: "App", found: "Network") -> list[dict[str, object]]:
             "framesReceived": member.frames_received,
             "framesSent": member.frames_sent,
             "framesDropped": member.frames_dropped,
+            "egressRefused": member.egress_refused,
         }
         for member in asyncio.run(switch.members(app.paths, found))
     ]
@@ -206,6 +226,7 @@ def _describe(app: "App", found: "Network") -> dict[str, object]:
         "name": found.name,
         "subnet": found.subnet,
         "internal": found.internal,
+        "egress": found.egress,
         "labels": dict(found.labels),
         "creationDate": created.strftime("%Y-%m-%dT%H:%M:%SZ") if created else None,
         "state": _state(app, found),

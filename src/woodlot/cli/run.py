@@ -79,6 +79,12 @@ MANY: dict[str, Any] = {"multiple": True, "default": ()}
     help="Attach to a network, or to none; may be given several times.",
 )
 @click.option(
+    "--egress",
+    **MANY,
+    metavar="all|none|allow=HOST[:PORT],…",
+    help="What may be reached beyond the networks: names, *.names, addresses, CIDRs.",
+)
+@click.option(
     "-p",
     "--publish",
     "ports",

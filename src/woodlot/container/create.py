@@ -13,6 +13,7 @@ from woodlot.container.mounts import Mounts, build_mounts, check_sources
 from woodlot.container.spec import ContainerSpec, DnsSpec, ProcessSpec
 from woodlot.errors import ConfigError
 from woodlot.image.image import Image
+from woodlot.network import egress
 from woodlot.units import MIB, parse_size
 
 # Docker's least.
@@ -50,6 +51,7 @@ class Request:
     labels: tuple[str, ...] = ()
     init: bool = False
     networks: tuple[str, ...] = ()
+    egress: tuple[str, ...] = ()
     ports: tuple[str, ...] = ()
     publish_all: bool = False
     hostname: str | None = None
@@ -111,6 +113,10 @@ class Request:
         networks = network.parse_networks(self.networks)
         if (ports.parse_publish(self.ports) or self.publish_all) and not networks:
             raise ConfigError("--publish needs a network", hint="leave out --network none")
+        if self.egress:
+            egress.join(self.egress)
+            if not networks:
+                raise ConfigError("--egress needs a network", hint="leave out --network none")
         if self.hostname is not None:
             network.check_host_name(self.hostname, what="--hostname")
             if len(self.hostname) > MAX_HOSTNAME:
@@ -185,6 +191,7 @@ def build_spec(image: Image, request: Request, *, emulated: bool = False) -> Con
         disk_bytes=settings.get_int("container.disk"),
         hostname=hostname,
         networks=network.parse_networks(request.networks),
+        egress=str(egress.join(request.egress)) if request.egress else "",
         ports=published,
         dns=request.parse_dns(),
         read_only=request.read_only,

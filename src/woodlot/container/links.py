@@ -72,9 +72,10 @@ class Links:
     async def _join(
         self, paths: Paths, store: Store, wanted: NetworkSpec, path: Path
     ) -> "AsyncGenerator[None]":
-        from woodlot.network import network, switch
+        from woodlot.network import egress, network, switch
 
         spec = self._spec
+        joined = network.find(store, wanted.network)
         request = switch.Wanted(
             container_id=spec.id,
             mac=wanted.mac or build_mac(spec.id, wanted.network),
@@ -83,11 +84,12 @@ class Links:
             ip=wanted.ip,
             host_ports=parse_host_ports(settings.get_str("network.host_ports")),
             nameservers=spec.dns.nameservers,
+            egress=egress.parse(spec.egress or joined.egress),
             others=tuple(
                 network.find(store, one.network) for one in spec.networks if one != wanted
             ),
         )
-        async with switch.attach(paths, network.find(store, wanted.network), request) as attachment:
+        async with switch.attach(paths, joined, request) as attachment:
             self._attachments.append(attachment)
             self._devices.append(StreamNetwork(mac=request.mac, socket=path))
             yield

@@ -135,6 +135,8 @@ class ContainerSpec:
     hostname: str
     networks: tuple[NetworkSpec, ...] = ()
     """The first one with a way out has the default route; none for a container without network."""
+    egress: str = ""
+    """What it may reach beyond its networks, as `woodlot.network.egress`; empty for what each of them says."""
     ports: tuple[PortSpec, ...] = ()
     dns: DnsSpec = field(default_factory=DnsSpec)
     read_only: bool = False

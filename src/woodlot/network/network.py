@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from woodlot import settings
 from woodlot.errors import ConfigError, IntegrityError, LimitError, NotFoundError
+from woodlot.network.egress import Egress
+from woodlot.network.egress import parse as parse_egress
 from woodlot.store.networks import NetworkRecord
 from woodlot.store.store import Store
 
@@ -31,6 +33,8 @@ class Network:
     """CIDR notation, IPv4."""
     internal: bool = False
     """Nothing beyond it can be reached."""
+    egress: str = "all"
+    """What containers that do not say otherwise may reach beyond it, as `woodlot.network.egress`."""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     created_at: float = 0.0
     """Seconds since 1970; 0 for the default network."""
@@ -62,7 +66,12 @@ def find_all(store: Store) -> list[Network]:
 def default() -> Network:
     """The network of containers that name none."""
     subnet = parse_subnet(settings.get_str("network.subnet"), what="the setting network.subnet")
-    return Network(id=DEFAULT, name=DEFAULT, subnet=subnet)
+    return Network(id=DEFAULT, name=DEFAULT, subnet=subnet, egress=_default_egress())
+
+
+def _default_egress() -> str:
+    text = settings.get_str("network.egress")
+    return str(parse_egress(text, what="the setting network.egress"))
 
 
 def create(
@@ -71,9 +80,12 @@ def create(
     *,
     subnet: str | None = None,
     internal: bool = False,
+    egress: Egress | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> Network:
     """Make a network; nothing runs until a container is attached.
+
+    Without ``egress`` it has that of the setting ``network.egress``.
 
     Raises:
         AlreadyExistsError: The name is taken.
@@ -91,7 +103,13 @@ def create(
                 hint="choose another --subnet, or leave it out",
             )
     network_id = secrets.token_hex(32)
-    spec = {"subnet": chosen, "internal": internal, "labels": dict(labels or {})}
+    spec: dict[str, object] = {
+        "subnet": chosen,
+        "internal": internal,
+        "labels": dict(labels or {}),
+    }
+    if egress is not None:
+        spec["egress"] = str(egress)
     store.networks.insert(network_id, name, spec)
     return find(store, name)
 
@@ -150,6 +168,7 @@ def _from_record(record: NetworkRecord) -> Network:
         name=record.name,
         subnet=str(spec["subnet"]),
         internal=spec.get("internal") is True,
+        egress=str(spec["egress"]) if "egress" in spec else _default_egress(),
         labels={str(key): str(value) for key, value in labels.items()},  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
         created_at=record.created_at.timestamp(),
     )

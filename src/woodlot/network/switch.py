@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,6 +29,7 @@ from woodlot.errors import (
     StateError,
     WoodlotError,
 )
+from woodlot.network.egress import Egress
 from woodlot.network.network import Network
 from woodlot.paths import Paths
 from woodlot.store.locks import hold
@@ -70,6 +71,8 @@ class Wanted:
     ip: str = ""
     host_ports: tuple[tuple[int, int], ...] = ()
     nameservers: tuple[str, ...] = ()
+    egress: Egress = field(default_factory=Egress)
+    """What it may reach beyond the network."""
     others: tuple[Network, ...] = ()
     """Its other networks, whose names are its to use, too."""
 
@@ -271,8 +274,21 @@ def _request(paths: Paths, wanted: Wanted) -> pb.AttachRequest:
         socket_path=os.fspath(wanted.socket_path),
         host_ports=[pb.PortRange(first=first, last=last) for first, last in wanted.host_ports],
         nameservers=wanted.nameservers,
+        egress=_policy(wanted.egress),
         sibling_sockets=[os.fspath(paths.switch_socket(other.id)) for other in wanted.others],
     )
+
+
+def _policy(egress: Egress) -> pb.Egress | None:
+    if egress.rules is None:
+        return None
+    rules = [
+        pb.Egress.Rule(name=rule.host, port=rule.port)
+        if rule.is_name
+        else pb.Egress.Rule(cidr=rule.host, port=rule.port)
+        for rule in egress.rules
+    ]
+    return pb.Egress(rules=rules)
 
 
 async def _first(

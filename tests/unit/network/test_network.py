@@ -10,7 +10,7 @@ import pytest
 from tests.unit.container.specs import quiet
 from woodlot.cli.app import run_command
 from woodlot.errors import AlreadyExistsError, ConfigError, NotFoundError, WoodlotError
-from woodlot.network import network
+from woodlot.network import egress, network
 from woodlot.network.switch import Port, build_argv, find_program
 from woodlot.paths import Paths
 from woodlot.store.store import Store
@@ -76,6 +76,19 @@ def test_networks_that_cannot_be(
         network.create(store, name, subnet=subnet)
     assert said in caught.value.message
     assert len(store.networks.list()) == 1
+
+
+def test_what_may_be_reached_beyond_a_network(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network.create(store, "said", egress=egress.parse("allow=Example.org"))
+    network.create(store, "unsaid")
+    assert [one.egress for one in network.find_all(store)] == ["all", "allow=example.org", "all"]
+    monkeypatch.setenv("WOODLOT_NETWORK_EGRESS", "none")
+    assert [one.egress for one in network.find_all(store)] == ["none", "allow=example.org", "none"]
+    monkeypatch.setenv("WOODLOT_NETWORK_EGRESS", "some")
+    with pytest.raises(ConfigError, match=r"the setting network\.egress cannot be 'some'"):
+        network.find(store, "default")
 
 
 def test_one_that_is_not_there(store: Store) -> None:

@@ -1,0 +1,118 @@
+"""What leaves a network and what does not, in a world of the tests' own."""
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.cli import PROGRAM, Cli
+from tests.programs import require_root
+from tests.registry.server import Registry
+from tests.vm.world import RESOLVER
+
+pytestmark = pytest.mark.vm
+
+# What a connection gives, or that there is none, and whether that took long.
+TRY = """
+    try() {
+        before=$(date +%s)
+        echo "$1 $2: $(nc -w 10 $1 $2 < /dev/null 2> /dev/null || echo refused)"
+        test $(($(date +%s) - before)) -lt 5 || echo "$1 $2 took long"
+    }
+"""
+
+
+@contextlib.contextmanager
+def world(asked: list[str]) -> Iterator[Sequence[str]]:
+    """The world, for the life of the block; what leads a command that is to be run in it."""
+    require_root()
+    program = Path(__file__).with_name("world.py")
+    with subprocess.Popen(
+        ["unshare", "--net", sys.executable, program], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "ready\n"
+            yield ["nsenter", f"--net=/proc/{process.pid}/ns/net"]
+        finally:
+            process.terminate()
+            asked += process.stdout.read().splitlines()
+
+
+def run(container: Cli, inside: Sequence[str], *argv: str) -> str:
+    done = subprocess.run(
+        [*inside, PROGRAM, *argv],
+        env=container.environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_what_leaves_a_network(container: Cli, registry: Registry) -> None:
+    image = registry.reference("busybox:1.35")
+    container.ok("pull", image)
+    container.ok("network", "create", "outer")
+    free = f"{TRY} try 198.51.100.7 7000; try 198.51.100.7 7001; try 127.0.0.1 7001"
+    # Before it is asked for by its name, an address is not allowed.
+    guarded = f"""{TRY}
+        try 198.51.100.8 7000
+        try world.example 7000; try a.sub.example 7000; try 198.51.100.8 7000
+        try card.example 7001; try own.example 7001; try sub.example 7000; try secret.evil.test 53
+        try 198.51.100.7 7000; try 198.51.100.7 7001
+        nslookup -type=txt secret.world.example | grep -o NXDOMAIN
+        nslookup -type=a world.example {RESOLVER} > /dev/null || echo "no other resolver"
+        wget -q -O - http://web/
+    """
+    asked: list[str] = []
+    with world(asked) as inside:
+        run(
+            container, inside, "run", "-d", "--name", "web", "--network", "outer", image,
+            "sh", "-c", "echo neighbour > /index.html && exec httpd -f -h /",
+        )  # fmt: skip
+        run(
+            container, inside, "run", "-d", "--name", "box", "--network", "outer", "--dns", RESOLVER,
+            "--egress", "allow=world.example:7000,*.sub.example,card.example,own.example",
+            image, "sleep", "600",
+        )  # fmt: skip
+        unguarded = container.ok("exec", "web", "sh", "-c", free)
+        done = container.ok("exec", "box", "sh", "-c", guarded)
+        [found] = json.loads(container.ok("network", "inspect", "outer"))
+        container.ok("rm", "-f", "web", "box")
+    log = (container.root / "networks" / found["id"] / "switch.log").read_text()
+    container.ok("network", "delete", "outer")
+    # The world is reached, the machine's own services are not.
+    assert unguarded.splitlines() == [
+        "198.51.100.7 7000: world",
+        "198.51.100.7 7001: refused",
+        "127.0.0.1 7001: refused",
+    ]
+    # And with a policy, what it allows and nothing else.
+    assert done.splitlines() == [
+        "198.51.100.8 7000: refused",
+        "world.example 7000: world",
+        "a.sub.example 7000: elsewhere",
+        "198.51.100.8 7000: elsewhere",
+        "card.example 7001: refused",
+        "own.example 7001: refused",
+        "sub.example 7000: refused",
+        "secret.evil.test 53: refused",
+        "198.51.100.7 7000: world",
+        "198.51.100.7 7001: refused",
+        "NXDOMAIN",
+        "no other resolver",
+        "neighbour",
+    ]
+    # Nobody beyond the network learns of a name that is not allowed.
+    assert set(asked) == {"world.example", "a.sub.example", "card.example", "own.example"}
+    refused = {one["names"][0]: one["egressRefused"] for one in found["containers"]}
+    assert refused["web"] == 0
+    assert refused["box"] >= 7
+    assert 'may not have the name "secret.evil.test"' in log

@@ -22,6 +22,7 @@ import (
 	"woodlot.dev/agent/internal/reap"
 	"woodlot.dev/agent/internal/rootfs"
 	"woodlot.dev/agent/internal/share"
+	"woodlot.dev/agent/internal/socket"
 )
 
 const (
@@ -36,7 +37,9 @@ type Spec struct {
 	ReadOnly                 bool
 	Mounts                   []launchspec.Mount
 	// Shares are those of Mounts that come from the host; their sources are known once they are mounted.
-	Shares                    []share.Spec
+	Shares []share.Spec
+	// Sockets are those of Mounts that the agent listens on; their sources are known once it does.
+	Sockets                   []socket.Spec
 	Limits                    cgroup.Limits
 	MaskedPaths, ReadonlyPath []string
 	EtcFiles                  map[string][]byte
@@ -60,9 +63,11 @@ type Manager struct {
 	closed bool
 	// staged waits, all set up, to become the first process.
 	staged *stage
-	// first is the first process once it runs, with the container's /dev/pts.
-	first    *reap.Child
-	firstPts int
+	// sockets are those of the host that are mounted.
+	sockets *socket.Listeners
+	// first is the first process once it runs, with its view of the container.
+	first *reap.Child
+	view  view
 
 	// live is group, readable without the lock.
 	live atomic.Pointer[cgroup.Group]
@@ -73,7 +78,7 @@ func NewManager(dir, launcher string, reaper *reap.Reaper) (*Manager, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the state directory: %w", err)
 	}
-	return &Manager{dir: dir, launcher: launcher, reaper: reaper, firstPts: -1}, nil
+	return &Manager{dir: dir, launcher: launcher, reaper: reaper, view: noView}, nil
 }
 
 // SetIPCSysctls keeps the settings that belong to an IPC namespace for the container made later.
@@ -107,6 +112,12 @@ func (m *Manager) Create(ctx context.Context, spec *Spec) (err error) {
 	mounts := slices.Clone(spec.Mounts)
 	for i, path := range m.shares.Paths {
 		mounts[i].Source = path
+	}
+	if m.sockets, err = socket.Listen(m.dir, spec.Sockets); err != nil {
+		return err
+	}
+	for _, s := range spec.Sockets {
+		mounts[s.Index].Source = m.sockets.Path(s.Name)
 	}
 	etcDir := filepath.Join(m.dir, "etc")
 	names, err := writeEtcFiles(etcDir, spec.EtcFiles)
@@ -183,7 +194,7 @@ func (m *Manager) dismantle(ctx context.Context) error {
 		<-m.first.Done()
 		m.first = nil
 	}
-	m.dropPts()
+	m.view.drop()
 	m.live.Store(nil)
 	if m.group != nil {
 		if err := m.group.Remove(); err != nil {
@@ -204,6 +215,12 @@ func (m *Manager) dismantle(ctx context.Context) error {
 		}
 		m.shares = nil
 	}
+	if m.sockets != nil {
+		if err := m.sockets.Close(); err != nil {
+			errs = append(errs, err)
+		}
+		m.sockets = nil
+	}
 	if err := os.RemoveAll(filepath.Join(m.dir, "etc")); err != nil {
 		errs = append(errs, fmt.Errorf("remove /etc files: %w", err))
 	}
@@ -211,10 +228,17 @@ func (m *Manager) dismantle(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// dropPts closes the container's /dev/pts, which would keep its mount alive.
-func (m *Manager) dropPts() {
-	if m.firstPts >= 0 {
-		_ = unix.Close(m.firstPts)
-		m.firstPts = -1
+// view is the container as its processes see it: its root directory and its /dev/pts (O_PATH).
+type view struct{ root, pts int }
+
+var noView = view{root: -1, pts: -1}
+
+// drop closes both, which would keep the container's mounts alive.
+func (v *view) drop() {
+	for _, fd := range []int{v.root, v.pts} {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
 	}
+	*v = noView
 }

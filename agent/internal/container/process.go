@@ -68,14 +68,14 @@ func (m *Manager) startFirst(spec *ProcessSpec) (*Process, error) {
 			return nil, err
 		}
 	}
-	p, err := startIn(s, s.pts, m.group, spec)
+	p, err := startIn(s, s.view.pts, m.group, spec)
 	if err != nil {
 		s.abandon()
 		return nil, err
 	}
 	s.release()
-	m.dropPts()
-	m.first, m.firstPts = s.child, s.pts
+	m.view.drop()
+	m.first, m.view = s.child, s.view
 	return p, nil
 }
 
@@ -109,7 +109,7 @@ func (m *Manager) running() (*reap.Child, int, *cgroup.Group, error) {
 	if m.first == nil || isDone(m.first) {
 		return nil, -1, nil, fail.New(fail.FailedPrecondition, "the container is not running")
 	}
-	pts, err := unix.FcntlInt(uintptr(m.firstPts), unix.F_DUPFD_CLOEXEC, 0)
+	pts, err := unix.FcntlInt(uintptr(m.view.pts), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, -1, nil, fmt.Errorf("duplicate /dev/pts: %w", err)
 	}

@@ -20,8 +20,8 @@ import (
 type stage struct {
 	child *reap.Child
 	ctl   int
-	// pts is the container's /dev/pts, -1 for a process that joins.
-	pts int
+	// view is the container's, noView for a process that joins.
+	view view
 }
 
 // spawn starts a launch in the container's cgroup; its standard streams are /dev/null until it gets others.
@@ -52,7 +52,7 @@ func (m *Manager) spawn(group *cgroup.Group, cloneFlags uintptr) (*stage, error)
 		}
 		return nil, fail.Wrap(kind, "start a process in the container", err)
 	}
-	return &stage{child: child, ctl: pair[0], pts: -1}, nil
+	return &stage{child: child, ctl: pair[0], view: noView}, nil
 }
 
 // newStage starts a launch in new namespaces and lets it set the container up.
@@ -70,11 +70,11 @@ func (m *Manager) newStage() (*stage, error) {
 		s.abandon()
 		return nil, err
 	}
-	if len(fds) != 1 {
+	if len(fds) != 2 {
 		s.abandon()
-		return nil, fail.New(fail.Internal, "launch sent no /dev/pts")
+		return nil, fail.New(fail.Internal, "launch sent no view of the container")
 	}
-	s.pts = fds[0]
+	s.view = view{root: fds[0], pts: fds[1]}
 	return s, nil
 }
 
@@ -201,10 +201,7 @@ func (s *stage) abandon() {
 	if s.ctl >= 0 {
 		s.release()
 	}
-	if s.pts >= 0 {
-		_ = unix.Close(s.pts)
-		s.pts = -1
-	}
+	s.view.drop()
 	_ = s.child.Signal(syscall.SIGKILL)
 	<-s.child.Done()
 }

@@ -81,11 +81,12 @@ func (l *launcher) handle(kind launchspec.Kind, body []byte, fds []int) (status 
 		if s, err = launchspec.DecodeSetup(body); err != nil {
 			return 0, false, err
 		}
-		var pts int
-		if pts, err = setup(s); err != nil {
+		var root, pts int
+		if root, pts, err = setup(s); err != nil {
 			return 0, false, err
 		}
-		err = launchspec.Send(l.ctl, launchspec.MsgReady, nil, pts)
+		err = launchspec.Send(l.ctl, launchspec.MsgReady, nil, root, pts)
+		_ = unix.Close(root)
 		_ = unix.Close(pts)
 		return 0, false, err
 	case launchspec.MsgJoin:

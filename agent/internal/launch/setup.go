@@ -9,43 +9,45 @@ import (
 	"woodlot.dev/agent/internal/fail"
 	"woodlot.dev/agent/internal/launchspec"
 	"woodlot.dev/agent/internal/rootpath"
+	"woodlot.dev/agent/internal/user"
 )
 
 const defaultShmBytes = 64 << 20
 
-// setup builds the container's view in the namespaces this process was born in, and gives its /dev/pts (O_PATH).
+// setup builds the container's view in the namespaces this process was born in, and gives its root directory and its
+// /dev/pts (O_PATH).
 // pivot_root comes first: from then on every path, with whatever symlinks the image holds, ends inside the container.
-func setup(s *launchspec.Setup) (pts int, err error) {
+func setup(s *launchspec.Setup) (root, pts int, err error) {
 	if err := allowOOM(); err != nil {
-		return -1, err
+		return -1, -1, err
 	}
 	for _, kv := range s.Sysctls {
 		if err := writeFile("/proc/sys/"+kv.Key, kv.Value); err != nil {
-			return -1, fail.Wrap(fail.InvalidArgument, "sysctl", err)
+			return -1, -1, fail.Wrap(fail.InvalidArgument, "sysctl", err)
 		}
 	}
 	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
-		return -1, fail.Wrap(fail.Internal, "unshare(CLONE_NEWCGROUP)", err)
+		return -1, -1, fail.Wrap(fail.Internal, "unshare(CLONE_NEWCGROUP)", err)
 	}
 	if s.Hostname != "" {
 		if err := unix.Sethostname([]byte(s.Hostname)); err != nil {
-			return -1, fail.Wrap(fail.InvalidArgument, "set the hostname", err)
+			return -1, -1, fail.Wrap(fail.InvalidArgument, "set the hostname", err)
 		}
 	}
 	unix.Umask(0)
 	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
-		return -1, fail.Wrap(fail.Internal, "make mounts private", err)
+		return -1, -1, fail.Wrap(fail.Internal, "make mounts private", err)
 	}
 	etc, err := cloneEtcFiles(s)
 	if err != nil {
-		return -1, err
+		return -1, -1, err
 	}
 	trees, err := cloneTrees(s.Mounts)
 	if err != nil {
-		return -1, err
+		return -1, -1, err
 	}
 	if err := pivot(s.Rootfs); err != nil {
-		return -1, err
+		return -1, -1, err
 	}
 	steps := []func() error{
 		func() error { return mountDefaults(s.ShmBytes) },
@@ -64,12 +66,16 @@ func setup(s *launchspec.Setup) (pts int, err error) {
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
-			return -1, err
+			return -1, -1, err
 		}
 	}
 	unix.Umask(0o022)
-	pts, err = unix.Open("/dev/pts", unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	return pts, fail.Wrap(fail.Internal, "open /dev/pts", err)
+	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	if root, err = unix.Open("/", flags, 0); err != nil {
+		return -1, -1, fail.Wrap(fail.Internal, "open the root directory", err)
+	}
+	pts, err = unix.Open("/dev/pts", flags, 0)
+	return root, pts, fail.Wrap(fail.Internal, "open /dev/pts", err)
 }
 
 // cloneEtcFiles takes a detached mount of each file while the agent's tree is still in sight.
@@ -183,12 +189,12 @@ func makeDevices() error {
 	return nil
 }
 
-// cloneTrees takes a detached mount of each bind's source while the agent's tree is still in sight; others get -1.
+// cloneTrees takes a detached mount of each bind's and socket's source while the agent's tree is still in sight; others get -1.
 func cloneTrees(mounts []launchspec.Mount) ([]int, error) {
 	fds := make([]int, len(mounts))
 	for i, m := range mounts {
 		fds[i] = -1
-		if m.Type != launchspec.Bind {
+		if m.Type != launchspec.Bind && m.Type != launchspec.Socket {
 			continue
 		}
 		fd, err := unix.OpenTree(unix.AT_FDCWD, m.Source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
@@ -200,7 +206,7 @@ func cloneTrees(mounts []launchspec.Mount) ([]int, error) {
 	return fds, nil
 }
 
-// attachTree mounts a clone on a directory or a file, whichever it is itself.
+// attachTree mounts a clone on a directory or a file, whichever it is itself. The clone stays open.
 func attachTree(m *launchspec.Mount, fd int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -217,6 +223,31 @@ func attachTree(m *launchspec.Mount, fd int) error {
 	if target == "/" {
 		return fail.New(fail.InvalidArgument, "a mount may not replace the root filesystem")
 	}
+	if m.Type == launchspec.Bind {
+		if err := setAttributes(m, fd); err != nil {
+			return err
+		}
+	}
+	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fail.Wrap(fail.Internal, "mount on "+m.Destination, err)
+	}
+	return nil
+}
+
+// giveSocket gives a mounted socket its owner. The user database may itself be mounted, and what is read-only has its
+// owner for good: so this comes after all mounts, and before the socket's attributes.
+func giveSocket(m *launchspec.Mount, fd int) error {
+	owner, err := user.Resolve(m.Owner)
+	if err != nil {
+		return err
+	}
+	if err := unix.Fchownat(fd, "", int(owner.UID), int(owner.GID), unix.AT_EMPTY_PATH); err != nil {
+		return fail.Wrap(fail.Internal, "set the owner of "+m.Destination, err)
+	}
+	return setAttributes(m, fd)
+}
+
+func setAttributes(m *launchspec.Mount, fd int) error {
 	attr := unix.MountAttr{}
 	for _, f := range [][2]uint64{
 		{unix.MS_RDONLY, unix.MOUNT_ATTR_RDONLY},
@@ -233,16 +264,12 @@ func attachTree(m *launchspec.Mount, fd int) error {
 			return fail.Wrap(fail.Internal, "set the options of "+m.Destination, err)
 		}
 	}
-	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		return fail.Wrap(fail.Internal, "mount on "+m.Destination, err)
-	}
-	_ = unix.Close(fd)
 	return nil
 }
 
 func mountRequested(mounts []launchspec.Mount, trees []int) error {
 	for i, m := range mounts {
-		if m.Type == launchspec.Bind {
+		if trees[i] >= 0 {
 			if err := attachTree(&m, trees[i]); err != nil {
 				return err
 			}
@@ -269,6 +296,16 @@ func mountRequested(mounts []launchspec.Mount, trees []int) error {
 				kind = fail.InvalidArgument
 			}
 			return fail.Wrap(kind, "mount "+m.Type+" on "+m.Destination, err)
+		}
+	}
+	for i, m := range mounts {
+		if m.Type == launchspec.Socket {
+			if err := giveSocket(&m, trees[i]); err != nil {
+				return err
+			}
+		}
+		if trees[i] >= 0 {
+			_ = unix.Close(trees[i])
 		}
 	}
 	return nil

@@ -8,14 +8,19 @@ import (
 	"woodlot.dev/agent/internal/fail"
 )
 
-// Bind is the type of a mount whose source is a path of the agent's.
-const Bind = "bind"
+// Bind and Socket are the types of mounts whose source is a path of the agent's.
+const (
+	Bind   = "bind"
+	Socket = "socket"
+)
 
 // Mount is one requested mount, its options already parsed.
 type Mount struct {
 	Type, Source, Destination string
 	Flags                     uint64
 	Data                      string
+	// Owner of a socket, as in Process.User.
+	Owner string
 }
 
 // KV is a name and its value.
@@ -148,6 +153,7 @@ func (s *Setup) Encode() []byte {
 		e.str(m.Destination)
 		e.uint(m.Flags)
 		e.str(m.Data)
+		e.str(m.Owner)
 	}
 	e.strs(s.Masked)
 	e.strs(s.Readonly)
@@ -166,7 +172,7 @@ func DecodeSetup(b []byte) (*Setup, error) {
 	d := decoder{b: b}
 	s := &Setup{Rootfs: d.str(), ReadOnly: d.bool(), Hostname: d.str(), ShmBytes: int64(d.uint())}
 	for range d.count() {
-		s.Mounts = append(s.Mounts, Mount{d.str(), d.str(), d.str(), d.uint(), d.str()})
+		s.Mounts = append(s.Mounts, Mount{d.str(), d.str(), d.str(), d.uint(), d.str(), d.str()})
 	}
 	s.Masked, s.Readonly = d.strs(), d.strs()
 	s.EtcDir, s.EtcFiles = d.str(), d.strs()

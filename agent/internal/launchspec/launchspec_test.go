@@ -16,7 +16,7 @@ import (
 func TestSetupRoundTrip(t *testing.T) {
 	want := &Setup{
 		Rootfs: "/r", ReadOnly: true, Hostname: "h", ShmBytes: 1 << 40,
-		Mounts: []Mount{{"tmpfs", "s", "/d", 6, "size=1"}, {}}, Masked: []string{"/a", ""}, Readonly: []string{"/b"},
+		Mounts: []Mount{{"tmpfs", "s", "/d", 6, "size=1", ""}, {Type: Socket, Owner: "www:web"}}, Masked: []string{"/a", ""}, Readonly: []string{"/b"},
 		EtcDir: "/e", EtcFiles: []string{"hosts"}, Sysctls: []KV{{"k", "v"}},
 	}
 	got, err := DecodeSetup(want.Encode())

@@ -610,7 +610,8 @@ func (x *RootFilesystem) GetReadOnly() bool {
 
 type Mount struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "tmpfs"; "virtiofs", with the device's tag as source; "ext4", with a disk's serial as source.
+	// "tmpfs"; "virtiofs", with the device's tag as source; "ext4", with a disk's serial as source; "socket", a Unix socket
+	// that the agent listens on, with the name for Accept as source.
 	Type   string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
 	Source string `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
 	// Absolute path in the container; made if missing, never followed out of the container through symlinks.
@@ -622,7 +623,10 @@ type Mount struct {
 	Name string `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
 	// Of virtiofs and ext4: empty what is mounted, then copy into it what the image has at the destination, with owners,
 	// modes, times and extended attributes.
-	CopyUp        bool `protobuf:"varint,6,opt,name=copy_up,json=copyUp,proto3" json:"copy_up,omitempty"`
+	CopyUp bool `protobuf:"varint,6,opt,name=copy_up,json=copyUp,proto3" json:"copy_up,omitempty"`
+	// Of a socket: its permissions, and its owner as in Process.user.
+	Mode          uint32 `protobuf:"varint,7,opt,name=mode,proto3" json:"mode,omitempty"`
+	Owner         string `protobuf:"bytes,8,opt,name=owner,proto3" json:"owner,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -697,6 +701,20 @@ func (x *Mount) GetCopyUp() bool {
 		return x.CopyUp
 	}
 	return false
+}
+
+func (x *Mount) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *Mount) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
 }
 
 type Resources struct {
@@ -1513,6 +1531,188 @@ func (*AbortMountResponse) Descriptor() ([]byte, []int) {
 	return file_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
+type ConnectionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Request:
+	//
+	//	*ConnectionRequest_Socket
+	//	*ConnectionRequest_Data
+	Request       isConnectionRequest_Request `protobuf_oneof:"request"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectionRequest) Reset() {
+	*x = ConnectionRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectionRequest) ProtoMessage() {}
+
+func (x *ConnectionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectionRequest.ProtoReflect.Descriptor instead.
+func (*ConnectionRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ConnectionRequest) GetRequest() isConnectionRequest_Request {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *ConnectionRequest) GetSocket() string {
+	if x != nil {
+		if x, ok := x.Request.(*ConnectionRequest_Socket); ok {
+			return x.Socket
+		}
+	}
+	return ""
+}
+
+func (x *ConnectionRequest) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Request.(*ConnectionRequest_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+type isConnectionRequest_Request interface {
+	isConnectionRequest_Request()
+}
+
+type ConnectionRequest_Socket struct {
+	// Connect: an absolute path in the container, never followed out of it. Accept: the source of a mounted socket.
+	Socket string `protobuf:"bytes,1,opt,name=socket,proto3,oneof"`
+}
+
+type ConnectionRequest_Data struct {
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
+}
+
+func (*ConnectionRequest_Socket) isConnectionRequest_Request() {}
+
+func (*ConnectionRequest_Data) isConnectionRequest_Request() {}
+
+type ConnectionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Response:
+	//
+	//	*ConnectionResponse_Opened_
+	//	*ConnectionResponse_Data
+	//	*ConnectionResponse_End_
+	Response      isConnectionResponse_Response `protobuf_oneof:"response"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectionResponse) Reset() {
+	*x = ConnectionResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectionResponse) ProtoMessage() {}
+
+func (x *ConnectionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectionResponse.ProtoReflect.Descriptor instead.
+func (*ConnectionResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ConnectionResponse) GetResponse() isConnectionResponse_Response {
+	if x != nil {
+		return x.Response
+	}
+	return nil
+}
+
+func (x *ConnectionResponse) GetOpened() *ConnectionResponse_Opened {
+	if x != nil {
+		if x, ok := x.Response.(*ConnectionResponse_Opened_); ok {
+			return x.Opened
+		}
+	}
+	return nil
+}
+
+func (x *ConnectionResponse) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Response.(*ConnectionResponse_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+func (x *ConnectionResponse) GetEnd() *ConnectionResponse_End {
+	if x != nil {
+		if x, ok := x.Response.(*ConnectionResponse_End_); ok {
+			return x.End
+		}
+	}
+	return nil
+}
+
+type isConnectionResponse_Response interface {
+	isConnectionResponse_Response()
+}
+
+type ConnectionResponse_Opened_ struct {
+	Opened *ConnectionResponse_Opened `protobuf:"bytes,1,opt,name=opened,proto3,oneof"`
+}
+
+type ConnectionResponse_Data struct {
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
+}
+
+type ConnectionResponse_End_ struct {
+	// No more data will come from the guest.
+	End *ConnectionResponse_End `protobuf:"bytes,3,opt,name=end,proto3,oneof"`
+}
+
+func (*ConnectionResponse_Opened_) isConnectionResponse_Response() {}
+
+func (*ConnectionResponse_Data) isConnectionResponse_Response() {}
+
+func (*ConnectionResponse_End_) isConnectionResponse_Response() {}
+
 type ShutdownRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1521,7 +1721,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1533,7 +1733,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1546,7 +1746,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 type ShutdownResponse struct {
@@ -1557,7 +1757,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_agent_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1569,7 +1769,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_agent_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1582,7 +1782,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 type RunRequest_Start struct {
@@ -1598,7 +1798,7 @@ type RunRequest_Start struct {
 
 func (x *RunRequest_Start) Reset() {
 	*x = RunRequest_Start{}
-	mi := &file_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_agent_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1610,7 +1810,7 @@ func (x *RunRequest_Start) String() string {
 func (*RunRequest_Start) ProtoMessage() {}
 
 func (x *RunRequest_Start) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_agent_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1655,7 +1855,7 @@ type RunRequest_CloseStdin struct {
 
 func (x *RunRequest_CloseStdin) Reset() {
 	*x = RunRequest_CloseStdin{}
-	mi := &file_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_agent_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1667,7 +1867,7 @@ func (x *RunRequest_CloseStdin) String() string {
 func (*RunRequest_CloseStdin) ProtoMessage() {}
 
 func (x *RunRequest_CloseStdin) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_agent_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1692,7 +1892,7 @@ type RunRequest_Signal struct {
 
 func (x *RunRequest_Signal) Reset() {
 	*x = RunRequest_Signal{}
-	mi := &file_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_agent_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1704,7 +1904,7 @@ func (x *RunRequest_Signal) String() string {
 func (*RunRequest_Signal) ProtoMessage() {}
 
 func (x *RunRequest_Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_agent_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1737,7 +1937,7 @@ type RunResponse_Started struct {
 
 func (x *RunResponse_Started) Reset() {
 	*x = RunResponse_Started{}
-	mi := &file_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_agent_v1_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1749,7 +1949,7 @@ func (x *RunResponse_Started) String() string {
 func (*RunResponse_Started) ProtoMessage() {}
 
 func (x *RunResponse_Started) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_agent_v1_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1786,7 +1986,7 @@ type RunResponse_Exited struct {
 
 func (x *RunResponse_Exited) Reset() {
 	*x = RunResponse_Exited{}
-	mi := &file_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_agent_v1_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1798,7 +1998,7 @@ func (x *RunResponse_Exited) String() string {
 func (*RunResponse_Exited) ProtoMessage() {}
 
 func (x *RunResponse_Exited) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_agent_v1_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1833,6 +2033,78 @@ func (x *RunResponse_Exited) GetOomKilled() bool {
 		return x.OomKilled
 	}
 	return false
+}
+
+type ConnectionResponse_Opened struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectionResponse_Opened) Reset() {
+	*x = ConnectionResponse_Opened{}
+	mi := &file_agent_v1_agent_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectionResponse_Opened) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectionResponse_Opened) ProtoMessage() {}
+
+func (x *ConnectionResponse_Opened) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectionResponse_Opened.ProtoReflect.Descriptor instead.
+func (*ConnectionResponse_Opened) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{23, 0}
+}
+
+type ConnectionResponse_End struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectionResponse_End) Reset() {
+	*x = ConnectionResponse_End{}
+	mi := &file_agent_v1_agent_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectionResponse_End) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectionResponse_End) ProtoMessage() {}
+
+func (x *ConnectionResponse_End) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectionResponse_End.ProtoReflect.Descriptor instead.
+func (*ConnectionResponse_End) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{23, 1}
 }
 
 var File_agent_v1_agent_proto protoreflect.FileDescriptor
@@ -1886,14 +2158,16 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x0eRootFilesystem\x12!\n" +
 	"\fimage_serial\x18\x01 \x01(\tR\vimageSerial\x12!\n" +
 	"\fupper_serial\x18\x02 \x01(\tR\vupperSerial\x12\x1b\n" +
-	"\tread_only\x18\x03 \x01(\bR\breadOnly\"\x9c\x01\n" +
+	"\tread_only\x18\x03 \x01(\bR\breadOnly\"\xc6\x01\n" +
 	"\x05Mount\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12 \n" +
 	"\vdestination\x18\x03 \x01(\tR\vdestination\x12\x18\n" +
 	"\aoptions\x18\x04 \x03(\tR\aoptions\x12\x12\n" +
 	"\x04name\x18\x05 \x01(\tR\x04name\x12\x17\n" +
-	"\acopy_up\x18\x06 \x01(\bR\x06copyUp\"a\n" +
+	"\acopy_up\x18\x06 \x01(\bR\x06copyUp\x12\x12\n" +
+	"\x04mode\x18\a \x01(\rR\x04mode\x12\x14\n" +
+	"\x05owner\x18\b \x01(\tR\x05owner\"a\n" +
 	"\tResources\x12\x1d\n" +
 	"\n" +
 	"cpu_millis\x18\x01 \x01(\rR\tcpuMillis\x12!\n" +
@@ -1962,9 +2236,21 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x0eResizeResponse\")\n" +
 	"\x11AbortMountRequest\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\"\x14\n" +
-	"\x12AbortMountResponse\"\x11\n" +
+	"\x12AbortMountResponse\"N\n" +
+	"\x11ConnectionRequest\x12\x18\n" +
+	"\x06socket\x18\x01 \x01(\tH\x00R\x06socket\x12\x14\n" +
+	"\x04data\x18\x02 \x01(\fH\x00R\x04dataB\t\n" +
+	"\arequest\"\xcc\x01\n" +
+	"\x12ConnectionResponse\x12E\n" +
+	"\x06opened\x18\x01 \x01(\v2+.woodlot.agent.v1.ConnectionResponse.OpenedH\x00R\x06opened\x12\x14\n" +
+	"\x04data\x18\x02 \x01(\fH\x00R\x04data\x12<\n" +
+	"\x03end\x18\x03 \x01(\v2(.woodlot.agent.v1.ConnectionResponse.EndH\x00R\x03end\x1a\b\n" +
+	"\x06Opened\x1a\x05\n" +
+	"\x03EndB\n" +
+	"\n" +
+	"\bresponse\"\x11\n" +
 	"\x0fShutdownRequest\"\x12\n" +
-	"\x10ShutdownResponse2\x9d\x05\n" +
+	"\x10ShutdownResponse2\xd0\x06\n" +
 	"\x05Agent\x12H\n" +
 	"\x05Hello\x12\x1e.woodlot.agent.v1.HelloRequest\x1a\x1f.woodlot.agent.v1.HelloResponse\x12T\n" +
 	"\tConfigure\x12\".woodlot.agent.v1.ConfigureRequest\x1a#.woodlot.agent.v1.ConfigureResponse\x12f\n" +
@@ -1973,7 +2259,9 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x06Signal\x12\x1f.woodlot.agent.v1.SignalRequest\x1a .woodlot.agent.v1.SignalResponse\x12K\n" +
 	"\x06Resize\x12\x1f.woodlot.agent.v1.ResizeRequest\x1a .woodlot.agent.v1.ResizeResponse\x12W\n" +
 	"\n" +
-	"AbortMount\x12#.woodlot.agent.v1.AbortMountRequest\x1a$.woodlot.agent.v1.AbortMountResponse\x12Q\n" +
+	"AbortMount\x12#.woodlot.agent.v1.AbortMountRequest\x1a$.woodlot.agent.v1.AbortMountResponse\x12X\n" +
+	"\aConnect\x12#.woodlot.agent.v1.ConnectionRequest\x1a$.woodlot.agent.v1.ConnectionResponse(\x010\x01\x12W\n" +
+	"\x06Accept\x12#.woodlot.agent.v1.ConnectionRequest\x1a$.woodlot.agent.v1.ConnectionResponse(\x010\x01\x12Q\n" +
 	"\bShutdown\x12!.woodlot.agent.v1.ShutdownRequest\x1a\".woodlot.agent.v1.ShutdownResponseB\"Z woodlot.dev/agent/internal/pb;pbb\x06proto3"
 
 var (
@@ -1988,79 +2276,89 @@ func file_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_agent_v1_agent_proto_rawDescData
 }
 
-var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_agent_v1_agent_proto_goTypes = []any{
-	(*HelloRequest)(nil),            // 0: woodlot.agent.v1.HelloRequest
-	(*HelloResponse)(nil),           // 1: woodlot.agent.v1.HelloResponse
-	(*ConfigureRequest)(nil),        // 2: woodlot.agent.v1.ConfigureRequest
-	(*ConfigureResponse)(nil),       // 3: woodlot.agent.v1.ConfigureResponse
-	(*NetworkInterface)(nil),        // 4: woodlot.agent.v1.NetworkInterface
-	(*Route)(nil),                   // 5: woodlot.agent.v1.Route
-	(*CreateContainerRequest)(nil),  // 6: woodlot.agent.v1.CreateContainerRequest
-	(*CreateContainerResponse)(nil), // 7: woodlot.agent.v1.CreateContainerResponse
-	(*RootFilesystem)(nil),          // 8: woodlot.agent.v1.RootFilesystem
-	(*Mount)(nil),                   // 9: woodlot.agent.v1.Mount
-	(*Resources)(nil),               // 10: woodlot.agent.v1.Resources
-	(*Process)(nil),                 // 11: woodlot.agent.v1.Process
-	(*WindowSize)(nil),              // 12: woodlot.agent.v1.WindowSize
-	(*Rlimit)(nil),                  // 13: woodlot.agent.v1.Rlimit
-	(*RunRequest)(nil),              // 14: woodlot.agent.v1.RunRequest
-	(*RunResponse)(nil),             // 15: woodlot.agent.v1.RunResponse
-	(*SignalRequest)(nil),           // 16: woodlot.agent.v1.SignalRequest
-	(*SignalResponse)(nil),          // 17: woodlot.agent.v1.SignalResponse
-	(*ResizeRequest)(nil),           // 18: woodlot.agent.v1.ResizeRequest
-	(*ResizeResponse)(nil),          // 19: woodlot.agent.v1.ResizeResponse
-	(*AbortMountRequest)(nil),       // 20: woodlot.agent.v1.AbortMountRequest
-	(*AbortMountResponse)(nil),      // 21: woodlot.agent.v1.AbortMountResponse
-	(*ShutdownRequest)(nil),         // 22: woodlot.agent.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),        // 23: woodlot.agent.v1.ShutdownResponse
-	nil,                             // 24: woodlot.agent.v1.ConfigureRequest.SysctlsEntry
-	nil,                             // 25: woodlot.agent.v1.CreateContainerRequest.EtcFilesEntry
-	(*RunRequest_Start)(nil),        // 26: woodlot.agent.v1.RunRequest.Start
-	(*RunRequest_CloseStdin)(nil),   // 27: woodlot.agent.v1.RunRequest.CloseStdin
-	(*RunRequest_Signal)(nil),       // 28: woodlot.agent.v1.RunRequest.Signal
-	(*RunResponse_Started)(nil),     // 29: woodlot.agent.v1.RunResponse.Started
-	(*RunResponse_Exited)(nil),      // 30: woodlot.agent.v1.RunResponse.Exited
+	(*HelloRequest)(nil),              // 0: woodlot.agent.v1.HelloRequest
+	(*HelloResponse)(nil),             // 1: woodlot.agent.v1.HelloResponse
+	(*ConfigureRequest)(nil),          // 2: woodlot.agent.v1.ConfigureRequest
+	(*ConfigureResponse)(nil),         // 3: woodlot.agent.v1.ConfigureResponse
+	(*NetworkInterface)(nil),          // 4: woodlot.agent.v1.NetworkInterface
+	(*Route)(nil),                     // 5: woodlot.agent.v1.Route
+	(*CreateContainerRequest)(nil),    // 6: woodlot.agent.v1.CreateContainerRequest
+	(*CreateContainerResponse)(nil),   // 7: woodlot.agent.v1.CreateContainerResponse
+	(*RootFilesystem)(nil),            // 8: woodlot.agent.v1.RootFilesystem
+	(*Mount)(nil),                     // 9: woodlot.agent.v1.Mount
+	(*Resources)(nil),                 // 10: woodlot.agent.v1.Resources
+	(*Process)(nil),                   // 11: woodlot.agent.v1.Process
+	(*WindowSize)(nil),                // 12: woodlot.agent.v1.WindowSize
+	(*Rlimit)(nil),                    // 13: woodlot.agent.v1.Rlimit
+	(*RunRequest)(nil),                // 14: woodlot.agent.v1.RunRequest
+	(*RunResponse)(nil),               // 15: woodlot.agent.v1.RunResponse
+	(*SignalRequest)(nil),             // 16: woodlot.agent.v1.SignalRequest
+	(*SignalResponse)(nil),            // 17: woodlot.agent.v1.SignalResponse
+	(*ResizeRequest)(nil),             // 18: woodlot.agent.v1.ResizeRequest
+	(*ResizeResponse)(nil),            // 19: woodlot.agent.v1.ResizeResponse
+	(*AbortMountRequest)(nil),         // 20: woodlot.agent.v1.AbortMountRequest
+	(*AbortMountResponse)(nil),        // 21: woodlot.agent.v1.AbortMountResponse
+	(*ConnectionRequest)(nil),         // 22: woodlot.agent.v1.ConnectionRequest
+	(*ConnectionResponse)(nil),        // 23: woodlot.agent.v1.ConnectionResponse
+	(*ShutdownRequest)(nil),           // 24: woodlot.agent.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),          // 25: woodlot.agent.v1.ShutdownResponse
+	nil,                               // 26: woodlot.agent.v1.ConfigureRequest.SysctlsEntry
+	nil,                               // 27: woodlot.agent.v1.CreateContainerRequest.EtcFilesEntry
+	(*RunRequest_Start)(nil),          // 28: woodlot.agent.v1.RunRequest.Start
+	(*RunRequest_CloseStdin)(nil),     // 29: woodlot.agent.v1.RunRequest.CloseStdin
+	(*RunRequest_Signal)(nil),         // 30: woodlot.agent.v1.RunRequest.Signal
+	(*RunResponse_Started)(nil),       // 31: woodlot.agent.v1.RunResponse.Started
+	(*RunResponse_Exited)(nil),        // 32: woodlot.agent.v1.RunResponse.Exited
+	(*ConnectionResponse_Opened)(nil), // 33: woodlot.agent.v1.ConnectionResponse.Opened
+	(*ConnectionResponse_End)(nil),    // 34: woodlot.agent.v1.ConnectionResponse.End
 }
 var file_agent_v1_agent_proto_depIdxs = []int32{
 	4,  // 0: woodlot.agent.v1.ConfigureRequest.interfaces:type_name -> woodlot.agent.v1.NetworkInterface
-	24, // 1: woodlot.agent.v1.ConfigureRequest.sysctls:type_name -> woodlot.agent.v1.ConfigureRequest.SysctlsEntry
+	26, // 1: woodlot.agent.v1.ConfigureRequest.sysctls:type_name -> woodlot.agent.v1.ConfigureRequest.SysctlsEntry
 	5,  // 2: woodlot.agent.v1.NetworkInterface.routes:type_name -> woodlot.agent.v1.Route
 	8,  // 3: woodlot.agent.v1.CreateContainerRequest.rootfs:type_name -> woodlot.agent.v1.RootFilesystem
 	9,  // 4: woodlot.agent.v1.CreateContainerRequest.mounts:type_name -> woodlot.agent.v1.Mount
 	10, // 5: woodlot.agent.v1.CreateContainerRequest.resources:type_name -> woodlot.agent.v1.Resources
-	25, // 6: woodlot.agent.v1.CreateContainerRequest.etc_files:type_name -> woodlot.agent.v1.CreateContainerRequest.EtcFilesEntry
+	27, // 6: woodlot.agent.v1.CreateContainerRequest.etc_files:type_name -> woodlot.agent.v1.CreateContainerRequest.EtcFilesEntry
 	12, // 7: woodlot.agent.v1.Process.window:type_name -> woodlot.agent.v1.WindowSize
 	13, // 8: woodlot.agent.v1.Process.rlimits:type_name -> woodlot.agent.v1.Rlimit
-	26, // 9: woodlot.agent.v1.RunRequest.start:type_name -> woodlot.agent.v1.RunRequest.Start
-	27, // 10: woodlot.agent.v1.RunRequest.close_stdin:type_name -> woodlot.agent.v1.RunRequest.CloseStdin
+	28, // 9: woodlot.agent.v1.RunRequest.start:type_name -> woodlot.agent.v1.RunRequest.Start
+	29, // 10: woodlot.agent.v1.RunRequest.close_stdin:type_name -> woodlot.agent.v1.RunRequest.CloseStdin
 	12, // 11: woodlot.agent.v1.RunRequest.resize:type_name -> woodlot.agent.v1.WindowSize
-	28, // 12: woodlot.agent.v1.RunRequest.signal:type_name -> woodlot.agent.v1.RunRequest.Signal
-	29, // 13: woodlot.agent.v1.RunResponse.started:type_name -> woodlot.agent.v1.RunResponse.Started
-	30, // 14: woodlot.agent.v1.RunResponse.exited:type_name -> woodlot.agent.v1.RunResponse.Exited
+	30, // 12: woodlot.agent.v1.RunRequest.signal:type_name -> woodlot.agent.v1.RunRequest.Signal
+	31, // 13: woodlot.agent.v1.RunResponse.started:type_name -> woodlot.agent.v1.RunResponse.Started
+	32, // 14: woodlot.agent.v1.RunResponse.exited:type_name -> woodlot.agent.v1.RunResponse.Exited
 	12, // 15: woodlot.agent.v1.ResizeRequest.window:type_name -> woodlot.agent.v1.WindowSize
-	11, // 16: woodlot.agent.v1.RunRequest.Start.process:type_name -> woodlot.agent.v1.Process
-	0,  // 17: woodlot.agent.v1.Agent.Hello:input_type -> woodlot.agent.v1.HelloRequest
-	2,  // 18: woodlot.agent.v1.Agent.Configure:input_type -> woodlot.agent.v1.ConfigureRequest
-	6,  // 19: woodlot.agent.v1.Agent.CreateContainer:input_type -> woodlot.agent.v1.CreateContainerRequest
-	14, // 20: woodlot.agent.v1.Agent.Run:input_type -> woodlot.agent.v1.RunRequest
-	16, // 21: woodlot.agent.v1.Agent.Signal:input_type -> woodlot.agent.v1.SignalRequest
-	18, // 22: woodlot.agent.v1.Agent.Resize:input_type -> woodlot.agent.v1.ResizeRequest
-	20, // 23: woodlot.agent.v1.Agent.AbortMount:input_type -> woodlot.agent.v1.AbortMountRequest
-	22, // 24: woodlot.agent.v1.Agent.Shutdown:input_type -> woodlot.agent.v1.ShutdownRequest
-	1,  // 25: woodlot.agent.v1.Agent.Hello:output_type -> woodlot.agent.v1.HelloResponse
-	3,  // 26: woodlot.agent.v1.Agent.Configure:output_type -> woodlot.agent.v1.ConfigureResponse
-	7,  // 27: woodlot.agent.v1.Agent.CreateContainer:output_type -> woodlot.agent.v1.CreateContainerResponse
-	15, // 28: woodlot.agent.v1.Agent.Run:output_type -> woodlot.agent.v1.RunResponse
-	17, // 29: woodlot.agent.v1.Agent.Signal:output_type -> woodlot.agent.v1.SignalResponse
-	19, // 30: woodlot.agent.v1.Agent.Resize:output_type -> woodlot.agent.v1.ResizeResponse
-	21, // 31: woodlot.agent.v1.Agent.AbortMount:output_type -> woodlot.agent.v1.AbortMountResponse
-	23, // 32: woodlot.agent.v1.Agent.Shutdown:output_type -> woodlot.agent.v1.ShutdownResponse
-	25, // [25:33] is the sub-list for method output_type
-	17, // [17:25] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	33, // 16: woodlot.agent.v1.ConnectionResponse.opened:type_name -> woodlot.agent.v1.ConnectionResponse.Opened
+	34, // 17: woodlot.agent.v1.ConnectionResponse.end:type_name -> woodlot.agent.v1.ConnectionResponse.End
+	11, // 18: woodlot.agent.v1.RunRequest.Start.process:type_name -> woodlot.agent.v1.Process
+	0,  // 19: woodlot.agent.v1.Agent.Hello:input_type -> woodlot.agent.v1.HelloRequest
+	2,  // 20: woodlot.agent.v1.Agent.Configure:input_type -> woodlot.agent.v1.ConfigureRequest
+	6,  // 21: woodlot.agent.v1.Agent.CreateContainer:input_type -> woodlot.agent.v1.CreateContainerRequest
+	14, // 22: woodlot.agent.v1.Agent.Run:input_type -> woodlot.agent.v1.RunRequest
+	16, // 23: woodlot.agent.v1.Agent.Signal:input_type -> woodlot.agent.v1.SignalRequest
+	18, // 24: woodlot.agent.v1.Agent.Resize:input_type -> woodlot.agent.v1.ResizeRequest
+	20, // 25: woodlot.agent.v1.Agent.AbortMount:input_type -> woodlot.agent.v1.AbortMountRequest
+	22, // 26: woodlot.agent.v1.Agent.Connect:input_type -> woodlot.agent.v1.ConnectionRequest
+	22, // 27: woodlot.agent.v1.Agent.Accept:input_type -> woodlot.agent.v1.ConnectionRequest
+	24, // 28: woodlot.agent.v1.Agent.Shutdown:input_type -> woodlot.agent.v1.ShutdownRequest
+	1,  // 29: woodlot.agent.v1.Agent.Hello:output_type -> woodlot.agent.v1.HelloResponse
+	3,  // 30: woodlot.agent.v1.Agent.Configure:output_type -> woodlot.agent.v1.ConfigureResponse
+	7,  // 31: woodlot.agent.v1.Agent.CreateContainer:output_type -> woodlot.agent.v1.CreateContainerResponse
+	15, // 32: woodlot.agent.v1.Agent.Run:output_type -> woodlot.agent.v1.RunResponse
+	17, // 33: woodlot.agent.v1.Agent.Signal:output_type -> woodlot.agent.v1.SignalResponse
+	19, // 34: woodlot.agent.v1.Agent.Resize:output_type -> woodlot.agent.v1.ResizeResponse
+	21, // 35: woodlot.agent.v1.Agent.AbortMount:output_type -> woodlot.agent.v1.AbortMountResponse
+	23, // 36: woodlot.agent.v1.Agent.Connect:output_type -> woodlot.agent.v1.ConnectionResponse
+	23, // 37: woodlot.agent.v1.Agent.Accept:output_type -> woodlot.agent.v1.ConnectionResponse
+	25, // 38: woodlot.agent.v1.Agent.Shutdown:output_type -> woodlot.agent.v1.ShutdownResponse
+	29, // [29:39] is the sub-list for method output_type
+	19, // [19:29] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_agent_v1_agent_proto_init() }
@@ -2081,13 +2379,22 @@ func file_agent_v1_agent_proto_init() {
 		(*RunResponse_Stderr)(nil),
 		(*RunResponse_Exited_)(nil),
 	}
+	file_agent_v1_agent_proto_msgTypes[22].OneofWrappers = []any{
+		(*ConnectionRequest_Socket)(nil),
+		(*ConnectionRequest_Data)(nil),
+	}
+	file_agent_v1_agent_proto_msgTypes[23].OneofWrappers = []any{
+		(*ConnectionResponse_Opened_)(nil),
+		(*ConnectionResponse_Data)(nil),
+		(*ConnectionResponse_End_)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_v1_agent_proto_rawDesc), len(file_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   31,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -35,6 +35,8 @@ const (
 	Agent_Signal_FullMethodName          = "/woodlot.agent.v1.Agent/Signal"
 	Agent_Resize_FullMethodName          = "/woodlot.agent.v1.Agent/Resize"
 	Agent_AbortMount_FullMethodName      = "/woodlot.agent.v1.Agent/AbortMount"
+	Agent_Connect_FullMethodName         = "/woodlot.agent.v1.Agent/Connect"
+	Agent_Accept_FullMethodName          = "/woodlot.agent.v1.Agent/Accept"
 	Agent_Shutdown_FullMethodName        = "/woodlot.agent.v1.Agent/Shutdown"
 )
 
@@ -63,6 +65,14 @@ type AgentClient interface {
 	// Ends a virtio-fs device whose server on the host is gone: whoever uses it later gets an I/O error instead of waiting
 	// for ever. FAILED_PRECONDITION when a request waits that the server had taken: nothing in the guest can end it.
 	AbortMount(ctx context.Context, in *AbortMountRequest, opts ...grpc.CallOption) (*AbortMountResponse, error)
+	// Carries one connection for the life of the stream: Connect makes one to a Unix socket that a process of the container
+	// listens on, Accept takes the next one that a process makes to a socket mounted as type "socket". The first request
+	// says which; the first response is `opened`, once the connection is there, which for Accept may take for ever.
+	// Then data flows both ways, held back where nobody reads. The host ends its direction by closing its side of the
+	// stream, the guest with `end`; the other direction goes on. The stream ends when both directions have, or at once when
+	// the connection breaks. Connect: NOT_FOUND when there is no such socket or nobody listens on it.
+	Connect(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ConnectionRequest, ConnectionResponse], error)
+	Accept(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ConnectionRequest, ConnectionResponse], error)
 	// Kills every container process, unmounts, syncs; the answer means all data has reached the disks. The host
 	// then ends the VM.
 	Shutdown(ctx context.Context, in *ShutdownRequest, opts ...grpc.CallOption) (*ShutdownResponse, error)
@@ -149,6 +159,32 @@ func (c *agentClient) AbortMount(ctx context.Context, in *AbortMountRequest, opt
 	return out, nil
 }
 
+func (c *agentClient) Connect(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ConnectionRequest, ConnectionResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Agent_ServiceDesc.Streams[1], Agent_Connect_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ConnectionRequest, ConnectionResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Agent_ConnectClient = grpc.BidiStreamingClient[ConnectionRequest, ConnectionResponse]
+
+func (c *agentClient) Accept(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ConnectionRequest, ConnectionResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Agent_ServiceDesc.Streams[2], Agent_Accept_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ConnectionRequest, ConnectionResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Agent_AcceptClient = grpc.BidiStreamingClient[ConnectionRequest, ConnectionResponse]
+
 func (c *agentClient) Shutdown(ctx context.Context, in *ShutdownRequest, opts ...grpc.CallOption) (*ShutdownResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ShutdownResponse)
@@ -184,6 +220,14 @@ type AgentServer interface {
 	// Ends a virtio-fs device whose server on the host is gone: whoever uses it later gets an I/O error instead of waiting
 	// for ever. FAILED_PRECONDITION when a request waits that the server had taken: nothing in the guest can end it.
 	AbortMount(context.Context, *AbortMountRequest) (*AbortMountResponse, error)
+	// Carries one connection for the life of the stream: Connect makes one to a Unix socket that a process of the container
+	// listens on, Accept takes the next one that a process makes to a socket mounted as type "socket". The first request
+	// says which; the first response is `opened`, once the connection is there, which for Accept may take for ever.
+	// Then data flows both ways, held back where nobody reads. The host ends its direction by closing its side of the
+	// stream, the guest with `end`; the other direction goes on. The stream ends when both directions have, or at once when
+	// the connection breaks. Connect: NOT_FOUND when there is no such socket or nobody listens on it.
+	Connect(grpc.BidiStreamingServer[ConnectionRequest, ConnectionResponse]) error
+	Accept(grpc.BidiStreamingServer[ConnectionRequest, ConnectionResponse]) error
 	// Kills every container process, unmounts, syncs; the answer means all data has reached the disks. The host
 	// then ends the VM.
 	Shutdown(context.Context, *ShutdownRequest) (*ShutdownResponse, error)
@@ -217,6 +261,12 @@ func (UnimplementedAgentServer) Resize(context.Context, *ResizeRequest) (*Resize
 }
 func (UnimplementedAgentServer) AbortMount(context.Context, *AbortMountRequest) (*AbortMountResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method AbortMount not implemented")
+}
+func (UnimplementedAgentServer) Connect(grpc.BidiStreamingServer[ConnectionRequest, ConnectionResponse]) error {
+	return status.Errorf(codes.Unimplemented, "method Connect not implemented")
+}
+func (UnimplementedAgentServer) Accept(grpc.BidiStreamingServer[ConnectionRequest, ConnectionResponse]) error {
+	return status.Errorf(codes.Unimplemented, "method Accept not implemented")
 }
 func (UnimplementedAgentServer) Shutdown(context.Context, *ShutdownRequest) (*ShutdownResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Shutdown not implemented")
@@ -357,6 +407,20 @@ func _Agent_AbortMount_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Agent_Connect_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(AgentServer).Connect(&grpc.GenericServerStream[ConnectionRequest, ConnectionResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Agent_ConnectServer = grpc.BidiStreamingServer[ConnectionRequest, ConnectionResponse]
+
+func _Agent_Accept_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(AgentServer).Accept(&grpc.GenericServerStream[ConnectionRequest, ConnectionResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Agent_AcceptServer = grpc.BidiStreamingServer[ConnectionRequest, ConnectionResponse]
+
 func _Agent_Shutdown_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ShutdownRequest)
 	if err := dec(in); err != nil {
@@ -415,6 +479,18 @@ var Agent_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Run",
 			Handler:       _Agent_Run_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Connect",
+			Handler:       _Agent_Connect_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Accept",
+			Handler:       _Agent_Accept_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
 		},

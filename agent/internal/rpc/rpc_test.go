@@ -24,6 +24,7 @@ import (
 type fakeContainer struct {
 	created *container.Spec
 	started *container.ProcessSpec
+	accept  func(socket string) (*net.UnixConn, error)
 }
 
 func (f *fakeContainer) SetIPCSysctls([]launchspec.KV) {}
@@ -35,6 +36,12 @@ func (f *fakeContainer) Create(_ context.Context, s *container.Spec) error {
 func (f *fakeContainer) Start(s *container.ProcessSpec) (*container.Process, error) {
 	f.started = s
 	return nil, fail.New(fail.NotFound, "no such program")
+}
+
+func (f *fakeContainer) Connect(path string) (*net.UnixConn, error) { return f.accept(path) }
+
+func (f *fakeContainer) Accept(_ context.Context, name string) (*net.UnixConn, error) {
+	return f.accept(name)
 }
 
 func (f *fakeContainer) Shutdown(context.Context) error { return errors.New("stuck") }
@@ -120,6 +127,9 @@ func TestCreateContainerChecks(t *testing.T) {
 		{Mounts: []*pb.Mount{{Type: "virtiofs", Source: "fs0", Destination: "/x", Options: []string{"dax"}}}},
 		{Mounts: []*pb.Mount{{Type: "ext4", Source: "vol0", Destination: "/x", Name: "../up"}}},
 		{Mounts: []*pb.Mount{{Type: "tmpfs", Destination: "/x", Options: []string{"nonsense"}}}},
+		{Mounts: []*pb.Mount{{Type: "socket", Destination: "/x"}}},
+		{Mounts: []*pb.Mount{{Type: "socket", Source: "../up", Destination: "/x"}}},
+		{Mounts: []*pb.Mount{{Type: "socket", Source: "s", Destination: "/x", Options: []string{"mode=600"}}}},
 		{MaskedPaths: []string{"proc"}},
 		{Resources: &pb.Resources{Pids: -1}},
 		{Hostname: strings.Repeat("x", 65)},

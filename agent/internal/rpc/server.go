@@ -5,6 +5,7 @@ package rpc
 import (
 	"context"
 	"fmt"
+	"net"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,13 +29,15 @@ const (
 	bufferBytes     = 64 << 10
 )
 
-var features = []string{"exec", "tty", "init", "seccomp", "vsock", "virtio-serial"}
+var features = []string{"exec", "tty", "init", "seccomp", "vsock", "virtio-serial", "sockets"}
 
 // Container is what the server needs of a container.Manager.
 type Container interface {
 	SetIPCSysctls(list []launchspec.KV)
 	Create(ctx context.Context, spec *container.Spec) error
 	Start(spec *container.ProcessSpec) (*container.Process, error)
+	Connect(path string) (*net.UnixConn, error)
+	Accept(ctx context.Context, socket string) (*net.UnixConn, error)
 	Shutdown(ctx context.Context) error
 }
 

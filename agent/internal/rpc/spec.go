@@ -16,6 +16,7 @@ import (
 	"woodlot.dev/agent/internal/mountopt"
 	"woodlot.dev/agent/internal/pb"
 	"woodlot.dev/agent/internal/share"
+	"woodlot.dev/agent/internal/socket"
 )
 
 func invalid(format string, args ...any) error {
@@ -23,7 +24,7 @@ func invalid(format string, args ...any) error {
 }
 
 // mountTypes are the filesystems a container may be given; none of them reads a path of the guest.
-var mountTypes = []string{"tmpfs", "virtiofs", "ext4", "mqueue", "proc", "sysfs", "cgroup2"}
+var mountTypes = []string{"tmpfs", "virtiofs", "ext4", "socket", "mqueue", "proc", "sysfs", "cgroup2"}
 
 func containerSpec(r *pb.CreateContainerRequest) (*container.Spec, error) {
 	spec := &container.Spec{
@@ -48,44 +49,58 @@ func containerSpec(r *pb.CreateContainerRequest) (*container.Spec, error) {
 		}
 	}
 	for i, m := range r.GetMounts() {
-		if err := checkPath(fmt.Sprintf("mounts[%d].destination", i), m.GetDestination()); err != nil {
-			return nil, err
+		if err := addMount(spec, i, m); err != nil {
+			return nil, fail.Context(fmt.Sprintf("mounts[%d]", i), err)
 		}
-		if !slices.Contains(mountTypes, m.GetType()) {
-			return nil, invalid("mounts[%d]: filesystem %q is not one of %s", i, m.GetType(), strings.Join(mountTypes, ", "))
-		}
-		flags, data, err := mountopt.Parse(m.GetType(), m.GetOptions())
-		if err != nil {
-			return nil, err
-		}
-		source := m.GetSource()
-		if source == "" {
-			source = m.GetType()
-		}
-		if strings.ContainsRune(source+data, 0) {
-			return nil, invalid("mounts[%d] contains a NUL byte", i)
-		}
-		if m.GetType() == "virtiofs" || m.GetType() == "ext4" {
-			if m.GetSource() == "" || data != "" {
-				return nil, invalid("mounts[%d]: %s needs a source, and has no options of its own", i, m.GetType())
-			}
-			if err := share.CheckName(m.GetName()); err != nil {
-				return nil, fail.Context(fmt.Sprintf("mounts[%d].name", i), err)
-			}
-			spec.Shares = append(spec.Shares, share.Spec{
-				Type: m.GetType(), Source: source, Name: m.GetName(), Destination: m.GetDestination(),
-				ReadOnly: flags&unix.MS_RDONLY != 0, CopyUp: m.GetCopyUp(), Index: i,
-			})
-			spec.Mounts = append(spec.Mounts, launchspec.Mount{
-				Type: launchspec.Bind, Destination: m.GetDestination(), Flags: flags,
-			})
-			continue
-		}
-		spec.Mounts = append(spec.Mounts, launchspec.Mount{
-			Type: m.GetType(), Source: source, Destination: m.GetDestination(), Flags: flags, Data: data,
-		})
 	}
 	return spec, nil
+}
+
+// addMount checks the mount with that index and adds it to those of the container.
+func addMount(spec *container.Spec, i int, m *pb.Mount) error {
+	if err := checkPath("destination", m.GetDestination()); err != nil {
+		return err
+	}
+	if !slices.Contains(mountTypes, m.GetType()) {
+		return invalid("filesystem %q is not one of %s", m.GetType(), strings.Join(mountTypes, ", "))
+	}
+	flags, data, err := mountopt.Parse(m.GetType(), m.GetOptions())
+	if err != nil {
+		return err
+	}
+	if strings.ContainsRune(m.GetSource()+data+m.GetOwner(), 0) {
+		return invalid("it contains a NUL byte")
+	}
+	mount := launchspec.Mount{Type: m.GetType(), Source: m.GetSource(), Destination: m.GetDestination(), Flags: flags, Data: data}
+	switch m.GetType() {
+	case "virtiofs", "ext4":
+		if m.GetSource() == "" || data != "" {
+			return invalid("%s needs a source, and has no options of its own", m.GetType())
+		}
+		if err := share.CheckName(m.GetName()); err != nil {
+			return fail.Context("name", err)
+		}
+		spec.Shares = append(spec.Shares, share.Spec{
+			Type: m.GetType(), Source: m.GetSource(), Name: m.GetName(), Destination: m.GetDestination(),
+			ReadOnly: flags&unix.MS_RDONLY != 0, CopyUp: m.GetCopyUp(), Index: i,
+		})
+		mount.Type, mount.Source = launchspec.Bind, ""
+	case launchspec.Socket:
+		if data != "" {
+			return invalid("a socket has no options of its own")
+		}
+		if err := socket.CheckName(m.GetSource()); err != nil {
+			return fail.Context("source", err)
+		}
+		spec.Sockets = append(spec.Sockets, socket.Spec{Name: m.GetSource(), Mode: m.GetMode(), Index: i})
+		mount.Source, mount.Owner = "", m.GetOwner()
+	default:
+		if mount.Source == "" {
+			mount.Source = m.GetType()
+		}
+	}
+	spec.Mounts = append(spec.Mounts, mount)
+	return nil
 }
 
 func checkPath(what, p string) error {

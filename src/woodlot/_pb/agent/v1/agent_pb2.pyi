@@ -117,20 +117,24 @@ class RootFilesystem(_message.Message):
     def __init__(self, image_serial: _Optional[str] = ..., upper_serial: _Optional[str] = ..., read_only: bool = ...) -> None: ...
 
 class Mount(_message.Message):
-    __slots__ = ("type", "source", "destination", "options", "name", "copy_up")
+    __slots__ = ("type", "source", "destination", "options", "name", "copy_up", "mode", "owner")
     TYPE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     DESTINATION_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     COPY_UP_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
     type: str
     source: str
     destination: str
     options: _containers.RepeatedScalarFieldContainer[str]
     name: str
     copy_up: bool
-    def __init__(self, type: _Optional[str] = ..., source: _Optional[str] = ..., destination: _Optional[str] = ..., options: _Optional[_Iterable[str]] = ..., name: _Optional[str] = ..., copy_up: bool = ...) -> None: ...
+    mode: int
+    owner: str
+    def __init__(self, type: _Optional[str] = ..., source: _Optional[str] = ..., destination: _Optional[str] = ..., options: _Optional[_Iterable[str]] = ..., name: _Optional[str] = ..., copy_up: bool = ..., mode: _Optional[int] = ..., owner: _Optional[str] = ...) -> None: ...
 
 class Resources(_message.Message):
     __slots__ = ("cpu_millis", "memory_bytes", "pids")
@@ -278,6 +282,30 @@ class AbortMountRequest(_message.Message):
 class AbortMountResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class ConnectionRequest(_message.Message):
+    __slots__ = ("socket", "data")
+    SOCKET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    socket: str
+    data: bytes
+    def __init__(self, socket: _Optional[str] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class ConnectionResponse(_message.Message):
+    __slots__ = ("opened", "data", "end")
+    class Opened(_message.Message):
+        __slots__ = ()
+        def __init__(self) -> None: ...
+    class End(_message.Message):
+        __slots__ = ()
+        def __init__(self) -> None: ...
+    OPENED_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    opened: ConnectionResponse.Opened
+    data: bytes
+    end: ConnectionResponse.End
+    def __init__(self, opened: _Optional[_Union[ConnectionResponse.Opened, _Mapping]] = ..., data: _Optional[bytes] = ..., end: _Optional[_Union[ConnectionResponse.End, _Mapping]] = ...) -> None: ...
 
 class ShutdownRequest(_message.Message):
     __slots__ = ()

@@ -69,6 +69,16 @@ class AgentStub(object):
                 request_serializer=agent_dot_v1_dot_agent__pb2.AbortMountRequest.SerializeToString,
                 response_deserializer=agent_dot_v1_dot_agent__pb2.AbortMountResponse.FromString,
                 _registered_method=True)
+        self.Connect = channel.stream_stream(
+                '/woodlot.agent.v1.Agent/Connect',
+                request_serializer=agent_dot_v1_dot_agent__pb2.ConnectionRequest.SerializeToString,
+                response_deserializer=agent_dot_v1_dot_agent__pb2.ConnectionResponse.FromString,
+                _registered_method=True)
+        self.Accept = channel.stream_stream(
+                '/woodlot.agent.v1.Agent/Accept',
+                request_serializer=agent_dot_v1_dot_agent__pb2.ConnectionRequest.SerializeToString,
+                response_deserializer=agent_dot_v1_dot_agent__pb2.ConnectionResponse.FromString,
+                _registered_method=True)
         self.Shutdown = channel.unary_unary(
                 '/woodlot.agent.v1.Agent/Shutdown',
                 request_serializer=agent_dot_v1_dot_agent__pb2.ShutdownRequest.SerializeToString,
@@ -135,6 +145,24 @@ class AgentServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Connect(self, request_iterator, context):
+        """Carries one connection for the life of the stream: Connect makes one to a Unix socket that a process of the container
+        listens on, Accept takes the next one that a process makes to a socket mounted as type "socket". The first request
+        says which; the first response is `opened`, once the connection is there, which for Accept may take for ever.
+        Then data flows both ways, held back where nobody reads. The host ends its direction by closing its side of the
+        stream, the guest with `end`; the other direction goes on. The stream ends when both directions have, or at once when
+        the connection breaks. Connect: NOT_FOUND when there is no such socket or nobody listens on it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Accept(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Shutdown(self, request, context):
         """Kills every container process, unmounts, syncs; the answer means all data has reached the disks. The host
         then ends the VM.
@@ -180,6 +208,16 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.AbortMount,
                     request_deserializer=agent_dot_v1_dot_agent__pb2.AbortMountRequest.FromString,
                     response_serializer=agent_dot_v1_dot_agent__pb2.AbortMountResponse.SerializeToString,
+            ),
+            'Connect': grpc.stream_stream_rpc_method_handler(
+                    servicer.Connect,
+                    request_deserializer=agent_dot_v1_dot_agent__pb2.ConnectionRequest.FromString,
+                    response_serializer=agent_dot_v1_dot_agent__pb2.ConnectionResponse.SerializeToString,
+            ),
+            'Accept': grpc.stream_stream_rpc_method_handler(
+                    servicer.Accept,
+                    request_deserializer=agent_dot_v1_dot_agent__pb2.ConnectionRequest.FromString,
+                    response_serializer=agent_dot_v1_dot_agent__pb2.ConnectionResponse.SerializeToString,
             ),
             'Shutdown': grpc.unary_unary_rpc_method_handler(
                     servicer.Shutdown,
@@ -376,6 +414,60 @@ class Agent(object):
             '/woodlot.agent.v1.Agent/AbortMount',
             agent_dot_v1_dot_agent__pb2.AbortMountRequest.SerializeToString,
             agent_dot_v1_dot_agent__pb2.AbortMountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Connect(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/woodlot.agent.v1.Agent/Connect',
+            agent_dot_v1_dot_agent__pb2.ConnectionRequest.SerializeToString,
+            agent_dot_v1_dot_agent__pb2.ConnectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Accept(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/woodlot.agent.v1.Agent/Accept',
+            agent_dot_v1_dot_agent__pb2.ConnectionRequest.SerializeToString,
+            agent_dot_v1_dot_agent__pb2.ConnectionResponse.FromString,
             options,
             channel_credentials,
             insecure,

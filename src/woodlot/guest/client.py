@@ -17,6 +17,7 @@ import grpc.aio
 from woodlot._pb.agent.v1 import agent_pb2 as pb
 from woodlot._pb.agent.v1.agent_pb2_grpc import AgentStub
 from woodlot.errors import ConfigError, ErrorCode, ExecutionError, GuestError, GuestTimeoutError
+from woodlot.guest.connection import Connection
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,9 @@ _CHANNEL_OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.keepalive_time_ms", 2**31 - 1),
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.http2.lookahead_bytes", 1 << 20),
+    # What a guest can make us keep for each stream that nobody reads; the probe would make it megabytes.
+    ("grpc.http2.lookahead_bytes", 256 << 10),
+    ("grpc.http2.bdp_probe", 0),
 )
 
 
@@ -240,6 +243,35 @@ class Agent:
             await self._stub.AbortMount(pb.AbortMountRequest(index=index), timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             raise _translate(error, "end a mount", timeout_s) from error
+
+    async def connect(self, path: str) -> Connection:
+        """Connect to a Unix socket in the container.
+
+        Raises:
+            GuestError: There is none, or nobody listens on it.
+        """
+        return await self._open(self._stub.Connect(), path, "open a connection")
+
+    async def accept(self, name: str) -> Connection:
+        """Wait for the next connection to a mounted socket of that name.
+
+        Raises:
+            GuestError: There will be none.
+        """
+        return await self._open(self._stub.Accept(), name, "accept a connection")
+
+    async def _open(
+        self,
+        call: "grpc.aio.StreamStreamCall[pb.ConnectionRequest, pb.ConnectionResponse]",
+        name: str,
+        operation: str,
+    ) -> Connection:
+        try:
+            return await Connection.open(call, name)
+        except grpc.aio.AioRpcError as error:
+            raise GuestError(
+                f"the guest agent could not {operation}: {clean(error.details() or '')}"
+            ) from error
 
     async def shutdown(self, *, timeout_s: float) -> None:
         """Kill what runs, unmount, sync: after this all data is on the disks."""

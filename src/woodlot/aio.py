@@ -262,6 +262,7 @@ class Client:
         memory: str | None = None,
         read_only: bool = False,
         tmpfs: Sequence[str] = (),
+        publish_sockets: Sequence[str] = (),
         cap_add: Sequence[str] = (),
         cap_drop: Sequence[str] = (),
         platform: str | None = None,
@@ -285,6 +286,7 @@ class Client:
             memory: As ``512m`` or ``2g``.
             read_only: Its root filesystem cannot be written.
             tmpfs: Memory filesystems, ``/path[:options]``.
+            publish_sockets: Unix sockets of the host that lead to the container's, ``/host/path:/path``.
             cap_add: Capabilities over Docker's default.
             cap_drop: Capabilities to take away.
             platform: As ``linux/arm64``; None is the host's.
@@ -306,6 +308,7 @@ class Client:
             memory=memory,
             read_only=read_only,
             tmpfs=tuple(tmpfs),
+            publish_sockets=tuple(publish_sockets),
             cap_add=tuple(cap_add),
             cap_drop=tuple(cap_drop),
             remove=True,

@@ -74,10 +74,12 @@ def test_a_user_has_containers_in_the_background(
 ) -> None:
     # Where /dev/kvm can be closed to the user, the container runs all the same.
     group = closed_group(user) if user.become else None
+    published = runtime_directory / "published.sock"
     user(
-        "run", "-d", "--name", "web", pulled, "sleep", "1000",
+        "run", "-d", "--name", "web", "--publish-socket", f"{published}:/run/web.sock", pulled, "sleep", "1000",
         runtime=runtime_directory, kvm_group=group,
     )  # fmt: skip
+    assert (published.lstat().st_uid, published.lstat().st_mode & 0o777) == (user.uid, 0o600)
     (listed,) = json.loads(user("ls", "--format", "json", runtime=runtime_directory))
     assert (listed["name"], listed["status"]["state"]) == ("web", "running")
     assert group is None or listed["status"]["accelerator"] == "tcg"
@@ -88,6 +90,7 @@ def test_a_user_has_containers_in_the_background(
     assert {path.lstat().st_uid for path in user.data.rglob("*")} == {user.uid}
     assert user("rm", "-f", "web", runtime=runtime_directory) == "web\n"
     assert not directory.exists()
+    assert not published.exists()
     # The switch of the network stays for some seconds, in case another container comes.
     deadline = time.monotonic() + 2 * SETTLE_S
     while find_sockets(runtime_directory):

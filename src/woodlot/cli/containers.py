@@ -172,6 +172,11 @@ def describe(container: "Container") -> dict[str, object]:
             "networks": [asdict(network) for network in spec.networks],
             "egress": spec.egress or None,
             "publishedPorts": [asdict(port) for port in spec.ports],
+            "publishedSockets": [
+                {"hostPath": one.host_path, "containerPath": one.container_path}
+                for one in spec.sockets
+            ],
+            "ssh": spec.ssh,
             "dns": asdict(spec.dns),
             "labels": dict(spec.labels),
             "hostname": spec.hostname,

@@ -95,6 +95,14 @@ MANY: dict[str, Any] = {"multiple": True, "default": ()}
 @click.option(
     "-P", "--publish-all", is_flag=True, help="Open a free port for each the image exposes."
 )
+@click.option(
+    "--publish-socket",
+    "publish_sockets",
+    **MANY,
+    metavar="HOST_PATH:PATH",
+    help="Open a Unix socket on the host that leads to one in the container.",
+)
+@click.option("--ssh", is_flag=True, help="Let the container use your SSH agent.")
 @click.option("--hostname", metavar="NAME", help="Name the container calls itself.")
 @click.option("--add-host", "hosts", **MANY, metavar="NAME:IP", help="Add to /etc/hosts.")
 @click.option("--dns", **MANY, metavar="IP", help="Resolver for names beyond the networks.")

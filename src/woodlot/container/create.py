@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from woodlot import settings
-from woodlot.container import capabilities, network, options, ports
+from woodlot.container import capabilities, network, options, ports, sockets
 from woodlot.container.lifecycle import new_id
 from woodlot.container.mounts import Mounts, build_mounts, check_sources
-from woodlot.container.spec import ContainerSpec, DnsSpec, ProcessSpec
+from woodlot.container.spec import ContainerSpec, DnsSpec, ProcessSpec, SocketSpec
 from woodlot.errors import ConfigError
 from woodlot.image.image import Image
 from woodlot.network import egress
@@ -54,6 +54,8 @@ class Request:
     egress: tuple[str, ...] = ()
     ports: tuple[str, ...] = ()
     publish_all: bool = False
+    publish_sockets: tuple[str, ...] = ()
+    ssh: bool = False
     hostname: str | None = None
     hosts: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
@@ -82,7 +84,7 @@ class Request:
                 raise ConfigError(f"--kernel-arg cannot be {argument!r}", hint="give one argument")
         if self.workdir is not None and not self.workdir.startswith("/"):
             raise ConfigError(f"--workdir must be absolute, got {self.workdir!r}")
-        check_sources(self.build_mounts().shared)
+        self._check_files()
         self._check_network()
         options.parse_ulimits(self.ulimits)
         options.parse_labels(self.labels)
@@ -108,6 +110,26 @@ class Request:
             directory=Path.cwd(),
             image_volumes=image_volumes,
         )
+
+    def parse_sockets(self) -> tuple[SocketSpec, ...]:
+        """The sockets that lead to the container."""
+        return sockets.parse_published(self.publish_sockets, directory=Path.cwd())
+
+    def own_env(self) -> tuple[str, ...]:
+        """Variables that flags other than ``--env`` give, which comes after them."""
+        return (f"{sockets.SSH_VARIABLE}={sockets.SSH_SOCKET}",) if self.ssh else ()
+
+    def _check_files(self) -> None:
+        mounted = self.build_mounts()
+        check_sources(mounted.shared)
+        sockets.check(self.parse_sockets(), mounted.shared, ssh=self.ssh, environ=os.environ)
+        taken = {mount.destination for mount in mounted.shared}
+        taken |= {mount.destination for mount in mounted.tmpfs}
+        if self.ssh and sockets.SSH_SOCKET in taken:
+            raise ConfigError(
+                f"two mounts have the destination {sockets.SSH_SOCKET}",
+                hint="leave out --ssh, or what you mount there",
+            )
 
     def _check_network(self) -> None:
         networks = network.parse_networks(self.networks)
@@ -176,7 +198,11 @@ def build_spec(image: Image, request: Request, *, emulated: bool = False) -> Con
         process=ProcessSpec(
             args=args,
             env=options.merge_env(
-                config.env, request.env_files, request.env, tty=request.tty, hostname=hostname
+                (*config.env, *request.own_env()),
+                request.env_files,
+                request.env,
+                tty=request.tty,
+                hostname=hostname,
             ),
             cwd=request.workdir or config.workdir or "/",
             user=options.join_user(request.user, request.uid, request.gid) or config.user,
@@ -193,6 +219,8 @@ def build_spec(image: Image, request: Request, *, emulated: bool = False) -> Con
         networks=network.parse_networks(request.networks),
         egress=str(egress.join(request.egress)) if request.egress else "",
         ports=published,
+        sockets=request.parse_sockets(),
+        ssh=request.ssh,
         dns=request.parse_dns(),
         read_only=request.read_only,
         tmpfs=mounted.tmpfs,
@@ -220,6 +248,7 @@ def _check_text(spec: ContainerSpec) -> None:
     destinations = [
         *(mount.destination for mount in spec.tmpfs),
         *(mount.destination for mount in spec.mounts),
+        *(one.container_path for one in spec.sockets),
     ]
     flags = (flag for mount in spec.tmpfs for flag in mount.options)
     for text in (*process.args, *process.env, process.cwd, process.user, *destinations, *flags):

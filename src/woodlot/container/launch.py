@@ -115,7 +115,7 @@ def _spawn(
         env={
             name: value
             for name, value in os.environ.items()
-            if name.startswith(("WOODLOT_", "XDG_", "PYTHON", "HOME"))
+            if name.startswith(("WOODLOT_", "XDG_", "PYTHON", "HOME", "SSH_AUTH_SOCK"))
         },
         pass_fds=(lock, lifeline.fileno()),
         die_with_parent=False,

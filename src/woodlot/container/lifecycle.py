@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from woodlot.container import state
+from woodlot.container import sockets, state
 from woodlot.container.spec import ContainerSpec
 from woodlot.errors import AlreadyExistsError, LimitError, StateError, WoodlotError
 from woodlot.paths import Paths
@@ -250,6 +250,7 @@ def _mend(store: Store, record: ContainerRecord) -> Container | None:
     try:
         if lock is not None and not try_flock(lock):
             return Container(spec=spec, state=current)
+        sockets.remove_left(store.paths, spec.sockets)
         # Nobody holds it: read again, for a supervisor that ended in between has written the truth.
         latest = next((row for row in store.containers.list() if row.id == spec.id), None)
         if latest is None:

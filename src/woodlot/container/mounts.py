@@ -68,6 +68,7 @@ def build_mounts(
             memory.append(parsed)
         else:
             shared.append(parsed)
+    shared = [_recognise(mount) for mount in shared]
     taken: set[str] = set()
     for destination in [
         *(mount.destination for mount in shared),
@@ -89,12 +90,20 @@ def build_mounts(
         ):
             taken.add(destination)
             shared.append(Mount(type="volume", source="", destination=destination, anonymous=True))
-    if len({mount.source or mount.destination for mount in shared}) > MAX_SHARES:
+    devices = {m.source or m.destination for m in shared if m.type != "socket"}
+    if len(devices) > MAX_SHARES:
         raise ConfigError(
             f"a container can have at most {MAX_SHARES} volumes and shared files",
             hint="share a directory that holds several of them",
         )
     return Mounts(tuple(shared), tuple(memory))
+
+
+def _recognise(mount: Mount) -> Mount:
+    """The mount, as what it is if its source is a socket: nobody but the host's kernel could share it as a file."""
+    if mount.type == "bind" and Path(mount.source).is_socket():
+        return replace(mount, type="socket", make_source=False)
+    return mount
 
 
 def check_sources(mounts: Sequence[Mount]) -> None:

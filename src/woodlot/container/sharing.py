@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import posixpath
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -97,6 +97,8 @@ class Sharing:
         await self._filling.aclose()
 
     def _add(self, mount: Mount) -> None:
+        if mount.type == "socket":
+            return
         # Whoever fills a volume has to write it first.
         read_only = mount.read_only and mount.source not in self._to_fill
         volume = self._volumes.get(mount.source) if mount.type == "volume" else None
@@ -210,8 +212,8 @@ class Sharing:
         """Whether one of the user's own mounts has exactly this destination."""
         return any(mount.destination == path for mount in self._spec.mounts)
 
-    def requests(self) -> "list[agent_pb2.Mount]":
-        """All mounts of the container for the agent: what lies in another mount's directory comes after it."""
+    def requests(self, more: "Iterable[agent_pb2.Mount]" = ()) -> "list[agent_pb2.Mount]":
+        """All mounts of the container for the agent, with ``more``: what lies in another's directory comes after it."""
         from woodlot._pb.agent.v1 import agent_pb2
 
         mounts = [
@@ -220,7 +222,8 @@ class Sharing:
             )
             for mount in self._spec.tmpfs
         ]
-        mounts += [self._request(mount) for mount in self._spec.mounts]
+        mounts += [self._request(m) for m in self._spec.mounts if m.type != "socket"]
+        mounts += more
         return sorted(mounts, key=lambda mount: posixpath.normpath(mount.destination).count("/"))
 
     def _request(self, mount: Mount) -> "agent_pb2.Mount":

@@ -24,11 +24,11 @@ class Tmpfs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:
-    """Files of the host, or a volume, at an absolute path of the container."""
+    """Files or a socket of the host, or a volume, at an absolute path of the container."""
 
-    type: Literal["bind", "volume"]
+    type: Literal["bind", "volume", "socket"]
     source: str
-    """Of a bind: an absolute path of the host. Of a volume: its name."""
+    """Of a volume: its name. Else an absolute path of the host."""
     destination: str
     read_only: bool = False
     make_source: bool = False
@@ -98,6 +98,16 @@ class PortSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SocketSpec:
+    """A Unix socket of the host that leads to one of the container."""
+
+    host_path: str
+    """Absolute."""
+    container_path: str
+    """Absolute; resolved at each connection."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DnsSpec:
     """How the container resolves names; None leaves it as the host has it."""
 
@@ -138,6 +148,9 @@ class ContainerSpec:
     egress: str = ""
     """What it may reach beyond its networks, as `woodlot.network.egress`; empty for what each of them says."""
     ports: tuple[PortSpec, ...] = ()
+    sockets: tuple[SocketSpec, ...] = ()
+    ssh: bool = False
+    """Let it use the SSH agent of whoever starts it."""
     dns: DnsSpec = field(default_factory=DnsSpec)
     read_only: bool = False
     tmpfs: tuple[Tmpfs, ...] = ()
@@ -177,6 +190,7 @@ class ContainerSpec:
         networks = fields.get("networks", () if former == "none" else ({"network": former},))
         fields["networks"] = tuple(_network(network) for network in networks)
         fields["ports"] = tuple(PortSpec(**port) for port in fields.get("ports", ()))
+        fields["sockets"] = tuple(SocketSpec(**one) for one in fields.get("sockets", ()))
         fields["dns"] = _dns(fields.get("dns", {}))
         fields["tmpfs"] = tuple(
             Tmpfs(destination=mount["destination"], options=tuple(mount["options"]))

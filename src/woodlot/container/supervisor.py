@@ -2,7 +2,7 @@
 
 It lives from `container run` until the container has ended, and answers clients on its socket. Its life in order:
 
-    join its networks, clone the writable disk → start the VM → serve the socket, tell the launcher → agent answers → configure guest,
+    open its sockets, join its networks, clone the writable disk → start the VM → serve the socket, tell the launcher → agent answers → configure guest,
     mount root filesystem → (a client asks) start the process → carry output → process ends → shut the guest down →
     end the VM → write the record → answer the clients → leave
 
@@ -31,6 +31,7 @@ from woodlot.container import lifecycle, options, state
 from woodlot.container.boot import MachinePlan
 from woodlot.container.lifeline import Lifeline
 from woodlot.container.links import Links
+from woodlot.container.relays import Relays
 from woodlot.container.sharing import Sharing
 from woodlot.container.spec import ContainerSpec, ExecSpec, ProcessSpec
 from woodlot.errors import (
@@ -89,6 +90,8 @@ class Supervisor:
         self._links = Links(spec)
         self._network_lost = ""
         self._sharing = Sharing(store, spec, self._directory)
+        # Those of the client that starts it: a fork or `launch` hands its variables on.
+        self._relays = Relays(paths, spec, os.environ)
         self.session: Session = Session(
             LogWriter(self._directory / "stdio.log", max_bytes=settings.get_int("log.max_size"))
         )
@@ -239,6 +242,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGTERM, self.owner_left)
         async with AsyncExitStack() as stack:
             try:
+                stack.enter_context(self._relays.open())
                 await stack.enter_async_context(self._links.open(self._paths, self._store))
                 vm = self._vm = await stack.enter_async_context(self._start_vm())
                 await stack.enter_async_context(self._serve())
@@ -255,6 +259,7 @@ class Supervisor:
             if self._vm is not None:
                 self._vm.kill()
                 await self._vm.wait()
+            self._relays.close()
             self._record(end)
             self._ended.set_result(end)
             # Leaving the stack stops the server, which lets the answers out first.
@@ -425,6 +430,7 @@ class Supervisor:
             await self._prepare(agent)
             self._agent = agent
             await stack.enter_async_context(self._sharing.watch(agent, vm.kill))
+            await stack.enter_async_context(self._relays.carry(agent, self._started))
             rows, columns = await self._wanted
             async with agent.run(self._process_request(rows, columns), first=True) as process:
                 self._process = process
@@ -542,7 +548,7 @@ class Supervisor:
             rootfs=agent_pb2.RootFilesystem(
                 image_serial=IMAGE_SERIAL, upper_serial=UPPER_SERIAL, read_only=spec.read_only
             ),
-            mounts=self._sharing.requests(),
+            mounts=self._sharing.requests(self._relays.requests()),
             resources=agent_pb2.Resources(
                 cpu_millis=round(spec.cpus * 1000), memory_bytes=spec.memory_bytes
             ),

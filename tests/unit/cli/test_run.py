@@ -15,7 +15,7 @@ from woodlot.cli.app import run_command
 from woodlot.container import begin, lifecycle
 from woodlot.container.boot import MachinePlan
 from woodlot.container.lifeline import Lifeline
-from woodlot.container.spec import ContainerSpec, ProcessSpec, Rlimit, Tmpfs
+from woodlot.container.spec import ContainerSpec, ProcessSpec, Rlimit, SocketSpec, Tmpfs
 from woodlot.errors import ErrorCode, ExecutionError, NotFoundError, StateError, WoodlotError
 from woodlot.image import pull
 from woodlot.kernel.catalog import host_arch
@@ -161,6 +161,25 @@ def test_the_process_gets_what_follows_the_image(
     assert list(spec.process.args) == expected
 
 
+def test_sockets(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    # pytest's directories may be too deep for a socket.
+    with tempfile.TemporaryDirectory(prefix="wl-") as short, socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(f"{short}/agent")
+        monkeypatch.setenv("SSH_AUTH_SOCK", f"{short}/agent")
+        monkeypatch.chdir("/")
+        spec = run.spec("--ssh", "--publish-socket", "tmp/a-test:/run/x", "busybox")
+        assert spec.sockets == (SocketSpec(host_path="/tmp/a-test", container_path="/run/x"),)
+        # Where the agent is, is asked again at each start.
+        assert (spec.ssh, spec.mounts) == (True, ())
+        assert "SSH_AUTH_SOCK=/run/host-services/ssh-auth.sock" in spec.process.env
+        spec = run.spec("--ssh", "-e", "SSH_AUTH_SOCK=/mine", "busybox")
+        assert "SSH_AUTH_SOCK=/mine" in spec.process.env
+        taken = ("--tmpfs", "/run/host-services/ssh-auth.sock")
+        assert run("--ssh", *taken, "busybox") == 125
+        assert "two mounts have the destination /run/host-services/ssh-auth.sock" in run.stderr
+    assert not any("SSH" in text for text in run.spec("busybox").process.env)
+
+
 def test_variables_of_files_and_of_here(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HERE", "here")
     monkeypatch.setenv("THERE", "there")
@@ -268,6 +287,9 @@ def test_a_command_line_that_is_none_is_64(run: Command, argv: list[str], named:
         (["--kernel-arg", "a b"], "--kernel-arg"),
         (["--cidfile", "taken"], "--cidfile taken"),
         (["--cidfile", "nosuch/id"], "--cidfile nosuch/id"),
+        (["--publish-socket", "/x"], "--publish-socket"),
+        (["--publish-socket", "/etc/passwd:/x"], "/etc/passwd exists and is not a socket"),
+        (["--ssh"], "--ssh: SSH_AUTH_SOCK is not set"),
         (["--platform", "a/b/c/d"], "'a/b/c/d' is not a platform"),
         (["--platform", "win"], "'win' is not a platform"),
     ],

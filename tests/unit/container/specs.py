@@ -64,6 +64,7 @@ def held_files(directory: Path) -> list[str]:
 
 def quiet(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
     """No settings of whoever runs the tests."""
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     for name in os.environ:
         if name.startswith(("WOODLOT_", "CONTAINER_")):
             monkeypatch.delenv(name)

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import re
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
@@ -17,7 +18,7 @@ import pytest
 
 from tests.unit.container.specs import WEB, held_files
 from woodlot.container import lifecycle, state
-from woodlot.container.spec import ContainerSpec
+from woodlot.container.spec import ContainerSpec, SocketSpec
 from woodlot.errors import (
     AlreadyExistsError,
     ConfigError,
@@ -166,7 +167,11 @@ def test_one_without_a_directory_is_deleted(store: Store) -> None:
 def test_a_record_beside_a_free_lock_is_mended(
     store: Store, last: state.State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = make_spec("web")
+    published = store.paths.runtime / "published.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(published))
+    made = SocketSpec(host_path=str(published), container_path="/x")
+    spec = dataclasses.replace(make_spec("web"), sockets=(made,))
     before = time.time()
     with live(store, spec):
         store.containers.update_state(spec.id, state.to_json(last))
@@ -177,6 +182,7 @@ def test_a_record_beside_a_free_lock_is_mended(
     assert found.started_at == (1.25 if last is RUNNING else 0.0)
     assert before <= found.finished_at <= time.time()
     assert "supervisor was killed" in found.reason
+    assert not published.exists()
     # Its log and its disk stay, its sockets go.
     assert left_of(store, spec) == [store.paths.container(spec.id)]
     # For good, and once.

@@ -149,6 +149,28 @@ def test_too_many_are_refused_before_the_machine_has_no_room() -> None:
     build_mounts([f"/s:/d{i}" for i in range(17)], [], [], directory=HERE)
 
 
+def test_a_socket_is_mounted_as_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("s")
+    many = [f"/s{i}:/d{i}" for i in range(16)]
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("s")
+        # A socket takes no place on the machine's bus.
+        found = build_mounts(
+            [*many, "./s:/run/a.sock:ro", "./link:/b"],
+            [f"type=bind,source={tmp_path}/s,target=/c"],
+            [],
+            directory=tmp_path,
+        )
+    source = str(tmp_path / "s")
+    assert found.shared[16:] == (
+        Mount(type="socket", source=source, destination="/run/a.sock", read_only=True),
+        Mount(type="socket", source=str(tmp_path / "link"), destination="/b"),
+        Mount(type="socket", source=source, destination="/c"),
+    )
+    check_sources(found.shared[16:])
+
+
 def test_sources(tmp_path: Path) -> None:
     missing = str(tmp_path / "missing")
     check_sources([bind(missing, "/d"), bind(str(tmp_path), "/e", make=False)])

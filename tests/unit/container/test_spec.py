@@ -13,6 +13,7 @@ from woodlot.container.spec import (
     PortSpec,
     ProcessSpec,
     Rlimit,
+    SocketSpec,
     Tmpfs,
 )
 
@@ -35,6 +36,8 @@ specs = st.builds(
     shm_bytes=numbers,
     networks=st.lists(st.builds(NetworkSpec, aliases=texts), max_size=2).map(tuple),
     ports=st.lists(st.builds(PortSpec), max_size=2).map(tuple),
+    sockets=st.lists(st.builds(SocketSpec), max_size=2).map(tuple),
+    ssh=st.booleans(),
     dns=st.builds(DnsSpec, search=st.none() | texts, nameservers=texts, options=texts),
     tmpfs=st.lists(st.builds(Tmpfs, options=texts), max_size=2).map(tuple),
     labels=st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=2),

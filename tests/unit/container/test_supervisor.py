@@ -20,7 +20,7 @@ from woodlot.container import supervisor as supervisor_module
 from woodlot.container.boot import MachinePlan
 from woodlot.container.lifeline import Lifeline, wait_ready
 from woodlot.container.session import End
-from woodlot.container.spec import ContainerSpec, DnsSpec, ProcessSpec
+from woodlot.container.spec import ContainerSpec, DnsSpec, Mount, ProcessSpec
 from woodlot.container.supervisor import Supervisor, exit_code
 from woodlot.errors import (
     ConfigError,
@@ -213,6 +213,21 @@ async def test_configure_request(make: Make) -> None:
 
 async def test_create_request(make: Make) -> None:
     assert text(join(make(WEB))._create_request()) == CREATE
+
+
+async def test_a_socket_is_mounted_after_what_it_lies_in(make: Make, store: Store) -> None:
+    path = store.paths.runtime / "s"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        mount = Mount(type="socket", source=str(path), destination="/a/b/s")
+        relaying = make(dataclasses.replace(ALONE, mounts=(mount,))).supervisor
+        with relaying._relays.open():
+            mounts = relaying._create_request().mounts
+    assert [(one.type, one.destination) for one in mounts] == [
+        ("tmpfs", "/a"),
+        ("tmpfs", "/a/b"),
+        ("socket", "/a/b/s"),
+    ]
 
 
 async def test_process_request(make: Make) -> None:

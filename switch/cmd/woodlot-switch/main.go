@@ -15,11 +15,13 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 
+	"woodlot.dev/switch/internal/bridge"
 	"woodlot.dev/switch/internal/confine"
 	"woodlot.dev/switch/internal/gateway"
 	"woodlot.dev/switch/internal/lan"
@@ -37,6 +39,9 @@ const (
 	firstGrace = 30 * time.Second
 	look       = 200 * time.Millisecond
 	maxMessage = 1 << 20
+
+	driverSwitch = "switch"
+	driverBridge = "bridge"
 )
 
 type options struct {
@@ -44,10 +49,16 @@ type options struct {
 	network  string
 	subnet   netip.Prefix
 	internal bool
+	driver   string
 	socket   string
 	lock     string
 	grace    time.Duration
 	resolv   string
+}
+
+func init() {
+	// The process's first thread, whose view of the network is the process's for others, stays in the host's.
+	runtime.LockOSThread()
 }
 
 func main() {
@@ -58,6 +69,7 @@ func main() {
 	flag.StringVar(&o.network, "network", "", "name of the network, for the log")
 	flag.TextVar(&o.subnet, "subnet", netip.Prefix{}, "IPv4 subnet, as 10.86.0.0/24")
 	flag.BoolVar(&o.internal, "internal", false, "let nobody out")
+	flag.StringVar(&o.driver, "driver", driverSwitch, "what carries frames between containers: switch (this process) or bridge (the kernel; needs root)")
 	flag.StringVar(&o.socket, "socket", "", "path of the control socket, unlinked at the end")
 	flag.StringVar(&o.lock, "lock", "", "lock file of the network")
 	flag.DurationVar(&o.grace, "grace", 3*time.Second, "how long to stay when nobody is attached")
@@ -81,15 +93,16 @@ func run(o options) error {
 	if err != nil {
 		return err
 	}
-	if err := confine.Drop(); err != nil {
-		return err
-	}
-	// What this process makes is its user's alone.
-	unix.Umask(0o077)
 	l, err := lan.New(o.subnet, o.internal)
 	if err != nil {
 		return err
 	}
+	plugs, failed, err := carry(l, o.driver)
+	if err != nil {
+		return err
+	}
+	// What this process makes is its user's alone.
+	unix.Umask(0o077)
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	g, err := gateway.New(ctx, l, &net.Dialer{})
@@ -104,10 +117,9 @@ func run(o options) error {
 	go resolver.ServePackets(packets)
 	go resolver.ServeStreams(streams)
 
-	s := service.New(l, g)
+	s := service.New(l, g, plugs)
 	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage))
 	pb.RegisterSwitchServer(server, s)
-	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 	log.Printf("network %s, %s, version %s", o.network, o.subnet, version)
 
@@ -135,6 +147,24 @@ func run(o options) error {
 			return err
 		}
 	}
+}
+
+// carry sees to it that frames have a way, and gives up the rights that are not needed for it. The channel tells when the
+// kernel's way has ended; it has room for one more error.
+func carry(l *lan.Lan, driver string) (service.Plugs, chan error, error) {
+	failed := make(chan error, 2)
+	switch driver {
+	case driverSwitch:
+		return nil, failed, confine.Drop(unix.CAP_NET_BIND_SERVICE)
+	case driverBridge:
+		b, err := bridge.New(l)
+		if err != nil {
+			return nil, nil, err
+		}
+		go func() { failed <- b.Serve(l.ReceiveTrunk) }()
+		return b, failed, confine.Drop(unix.CAP_NET_BIND_SERVICE, unix.CAP_NET_ADMIN)
+	}
+	return nil, nil, fmt.Errorf("there is no driver %q", driver)
 }
 
 // inherit gives the control socket, and closes every other descriptor but the standard ones.

@@ -32,8 +32,8 @@ func CloseInherited(keep int) error {
 }
 
 // Drop gives up rights for good: nothing that is executed gains any, nobody may trace the process, and of root's
-// capabilities only the one that opens low ports stays.
-func Drop() error {
+// capabilities only those to keep stay, which are among the first 32.
+func Drop(keep ...uint) error {
 	// Of every thread: Go runs on several.
 	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0); errno != 0 {
 		return fmt.Errorf("set no_new_privs: %w", errno)
@@ -46,8 +46,11 @@ func Drop() error {
 	if err := unix.Capget(&header, &data[0]); err != nil {
 		return fmt.Errorf("read capabilities: %w", err)
 	}
-	const keep = 1 << unix.CAP_NET_BIND_SERVICE
-	have := data[0].Permitted & keep
+	mask := uint32(0)
+	for _, capability := range keep {
+		mask |= 1 << capability
+	}
+	have := data[0].Permitted & mask
 	data = [2]unix.CapUserData{{Effective: have, Permitted: have}}
 	header = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET,

@@ -61,6 +61,11 @@ type Gateway struct {
 // New puts a gateway on the network; it works until the context ends.
 func New(ctx context.Context, l *lan.Lan, dialer Dialer) (*Gateway, error) {
 	g := &Gateway{lan: l, dialer: dialer, link: channel.New(queuePackets, lan.MTU, "")}
+	if l.HasTrunk() {
+		// The kernel cuts what is sent into segments, and has checked what it brings.
+		g.link.SupportedGSOKind = stack.HostGSOSupported
+		g.link.LinkEPCapabilities = stack.CapabilityRXChecksumOffload
+	}
 	g.stack = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
@@ -119,7 +124,11 @@ func (g *Gateway) deliver(ctx context.Context) {
 			return
 		}
 		view := pkt.ToView()
-		g.lan.Deliver(view.AsSlice())
+		if g.lan.HasTrunk() {
+			g.lan.DeliverLarge(view.AsSlice(), offload(pkt))
+		} else {
+			g.lan.Deliver(view.AsSlice())
+		}
 		view.Release()
 		pkt.DecRef()
 	}

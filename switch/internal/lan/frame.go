@@ -19,8 +19,6 @@ const (
 	ipv4Len    = 20
 )
 
-var everyone = MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
-
 // Receive takes one frame of a member, valid during the call, to where it belongs.
 func (l *Lan) Receive(from *Member, frame []byte) {
 	if len(frame) < wire.EthernetLen || MAC(frame[6:12]) != from.MAC {
@@ -41,6 +39,8 @@ func (l *Lan) Receive(from *Member, frame []byte) {
 		from.Dropped.Add(1)
 	}
 }
+
+func isARP(frame []byte) bool { return binary.BigEndian.Uint16(frame[12:14]) == typeARP }
 
 // isFrom checks an IPv4 header's shape and source.
 func isFrom(source netip.Addr, packet []byte) bool {
@@ -137,7 +137,7 @@ func (l *Lan) answerARP(from *Member, packet []byte) bool {
 func (l *Lan) announce(m *Member) {
 	for _, to := range l.byID {
 		if to != m {
-			to.Send(arp(everyone, arpRequest, m.MAC, m.IP, MAC{}, m.IP))
+			to.Send(arp(to.MAC, arpRequest, m.MAC, m.IP, MAC{}, m.IP))
 		}
 	}
 }

@@ -81,6 +81,7 @@ type Lan struct {
 
 	broadcast netip.Addr
 	uplink    Uplink
+	trunk     Trunk
 
 	mu    sync.RWMutex
 	byID  map[string]*Member
@@ -122,6 +123,9 @@ func last(prefix netip.Prefix) netip.Addr {
 
 // SetUplink says where packets beyond the network go; before the first member attaches.
 func (l *Lan) SetUplink(uplink Uplink) { l.uplink = uplink }
+
+// Broadcast is the address of all in the network.
+func (l *Lan) Broadcast() netip.Addr { return l.broadcast }
 
 // Request is what a member asks for.
 type Request struct {
@@ -170,7 +174,7 @@ func (l *Lan) Attach(r Request) (*Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := newMember(r, names, ip)
+	m := newMember(r, names, ip, l.trunk)
 	l.byID[m.ID], l.byIP[m.IP], l.byMAC[m.MAC] = m, m, m
 	// Neighbours may still hold the address's former owner.
 	l.announce(m)

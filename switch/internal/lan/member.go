@@ -21,9 +21,9 @@ const (
 	// queueFrames is what waits for a guest that does not read; more is dropped, as on any wire.
 	queueFrames = 1024
 	writeBatch  = 64
-	// Frames to many cost a copy for each member.
-	manyPerSecond = 500
-	manyBurst     = 200
+	// ManyPerSecond frames to many, at most: they cost a copy for each member.
+	ManyPerSecond = 500
+	ManyBurst     = 200
 	// As Linux does (net.ipv4.icmp_msgs_per_sec is 1000 for all).
 	refusalsPerSecond = 100
 	refusalsBurst     = 50
@@ -49,19 +49,21 @@ type Member struct {
 	// Refusals bounds how often the member is told that something is not let through.
 	Refusals *rate.Limiter
 
-	out  chan []byte
-	many *rate.Limiter
-	ctx  context.Context
-	end  context.CancelFunc
+	out chan []byte
+	// trunk is the way to it instead of out, where the kernel carries frames.
+	trunk Trunk
+	many  *rate.Limiter
+	ctx   context.Context
+	end   context.CancelFunc
 }
 
-func newMember(r Request, names []string, ip netip.Addr) *Member {
+func newMember(r Request, names []string, ip netip.Addr, trunk Trunk) *Member {
 	m := &Member{
 		ID: r.ID, Names: names, IP: ip, MAC: r.MAC, HostPorts: r.HostPorts, Nameservers: r.Nameservers, Siblings: r.Siblings,
 		Egress: r.Egress,
 		TCP:    make(Slots, 512), UDP: make(Slots, 256), Queries: make(Slots, 64),
-		out:  make(chan []byte, queueFrames),
-		many: rate.NewLimiter(manyPerSecond, manyBurst),
+		out: make(chan []byte, queueFrames), trunk: trunk,
+		many: rate.NewLimiter(ManyPerSecond, ManyBurst),
 
 		Refusals: rate.NewLimiter(refusalsPerSecond, refusalsBurst),
 	}
@@ -105,6 +107,10 @@ func (s Slots) Release() { <-s }
 
 // Send queues a frame for the member; a full queue drops it. The frame belongs to the member from here on.
 func (m *Member) Send(frame []byte) {
+	if m.trunk != nil {
+		m.trunk.Send(frame, wire.Offload{})
+		return
+	}
 	select {
 	case m.out <- frame:
 	default:

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -41,6 +42,7 @@ type Service struct {
 
 	lan     *lan.Lan
 	gateway *gateway.Gateway
+	plugs   Plugs
 
 	mu    sync.Mutex
 	ports map[*lan.Member][]*publish.Opened
@@ -52,9 +54,19 @@ type Service struct {
 
 var _ pb.SwitchServer = (*Service)(nil)
 
-// New makes the service of one network.
-func New(l *lan.Lan, g *gateway.Gateway) *Service {
-	return &Service{lan: l, gateway: g, ports: map[*lan.Member][]*publish.Opened{}, idleSince: time.Now()}
+// Plugs are taps for members' VMMs, on a wire that the kernel makes.
+type Plugs interface {
+	// Plug makes a member's tap; the caller closes it.
+	Plug(m *lan.Member) (*os.File, error)
+	// Unplug takes it away, also from a VMM that has it open.
+	Unplug(m *lan.Member) error
+	// Count brings the member's counters up to date.
+	Count(m *lan.Member)
+}
+
+// New makes the service of one network; without plugs, VMMs send their frames to the switch itself.
+func New(l *lan.Lan, g *gateway.Gateway, plugs Plugs) *Service {
+	return &Service{lan: l, gateway: g, plugs: plugs, ports: map[*lan.Member][]*publish.Opened{}, idleSince: time.Now()}
 }
 
 // IdleFor tells for how long nobody has been attached, or about to be; 0 while somebody is.
@@ -108,6 +120,15 @@ func (s *Service) Attach(request *pb.AttachRequest, stream pb.Switch_AttachServe
 	}
 	log.Printf("container %.12s attached at %s", member.ID, member.IP)
 	defer s.detach(member)
+	carry := s.serveLink
+	if s.plugs != nil {
+		tap, err := s.plugs.Plug(member)
+		if err != nil {
+			return toStatus(err)
+		}
+		defer func() { _ = tap.Close() }()
+		carry = func(m *lan.Member, l *net.UnixListener) string { return handOver(m, l, tap) }
+	}
 	attached := &pb.AttachResponse_Attached{
 		Ip:           member.IP.String(),
 		PrefixLength: uint32(s.lan.Prefix.Bits()),
@@ -120,7 +141,7 @@ func (s *Service) Attach(request *pb.AttachRequest, stream pb.Switch_AttachServe
 		return err
 	}
 	lost := make(chan string, 1)
-	go func() { lost <- s.serveLink(member, listener) }()
+	go func() { lost <- carry(member, listener) }()
 	select {
 	case reason := <-lost:
 		log.Printf("container %.12s: %s", member.ID, reason)
@@ -145,6 +166,12 @@ func (s *Service) join(wanted lan.Request) (*lan.Member, error) {
 }
 
 func (s *Service) detach(member *lan.Member) {
+	if s.plugs != nil {
+		s.plugs.Count(member)
+		if err := s.plugs.Unplug(member); err != nil {
+			log.Printf("container %.12s: unplug it: %v", member.ID, err)
+		}
+	}
 	// Its context ends here, and with it its ports and connections.
 	s.lan.Detach(member)
 	s.mu.Lock()
@@ -182,6 +209,26 @@ func (s *Service) serveLink(member *lan.Member, listener *net.UnixListener) stri
 		return fmt.Sprintf("the virtual machine's network connection broke: %v", err)
 	}
 	return "the virtual machine closed its network connection"
+}
+
+// handOver gives the tap to the one who connects, and then waits for the member's end: a kernel's wire has no end of its own.
+func handOver(member *lan.Member, listener *net.UnixListener, tap *os.File) string {
+	stop := context.AfterFunc(member.Context(), func() { _ = listener.Close() })
+	defer stop()
+	conn, err := listener.AcceptUnix()
+	_ = listener.Close()
+	if err != nil {
+		return "nobody took its tap"
+	}
+	defer func() { _ = conn.Close() }()
+	_, _, err = conn.WriteMsgUnix([]byte{0}, unix.UnixRights(int(tap.Fd())), nil)
+	// From here on it is the VMM's: when that ends, the tap is gone.
+	_ = tap.Close()
+	if err != nil {
+		return fmt.Sprintf("its tap could not be handed over: %v", err)
+	}
+	<-member.Context().Done()
+	return "it was detached"
 }
 
 func parse(r *pb.AttachRequest) (lan.Request, error) {
@@ -334,6 +381,9 @@ func (s *Service) Status(context.Context, *pb.StatusRequest) (*pb.StatusResponse
 	defer s.mu.Unlock()
 	answer := &pb.StatusResponse{}
 	for _, m := range s.lan.Members() {
+		if s.plugs != nil {
+			s.plugs.Count(m)
+		}
 		member := &pb.StatusResponse_Member{
 			ContainerId: m.ID, Names: m.Names, Ip: m.IP.String(), Mac: m.MAC.String(),
 			FramesReceived: m.Received.Load(), FramesSent: m.Sent.Load(), FramesDropped: m.Dropped.Load(),

@@ -33,6 +33,11 @@ type fixture struct {
 
 func setup(t *testing.T) *fixture {
 	t.Helper()
+	return setupWith(t, nil)
+}
+
+func setupWith(t *testing.T, plugs service.Plugs) *fixture {
+	t.Helper()
 	l, err := lan.New(netip.MustParsePrefix("10.86.0.0/24"), false)
 	if err != nil {
 		t.Fatal(err)
@@ -52,7 +57,7 @@ func setup(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := service.New(l, g)
+	s := service.New(l, g, plugs)
 	server := grpc.NewServer()
 	pb.RegisterSwitchServer(server, s)
 	go func() { _ = server.Serve(listener) }()

@@ -1,6 +1,7 @@
 """Containers on networks, end to end: what they reach, what they do not, and what is left afterwards."""
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli import Cli
+from tests.programs import require_root
 from tests.registry.server import Registry
 
 pytestmark = pytest.mark.vm
@@ -234,6 +236,68 @@ def test_nginx_is_published_and_listed(container: Cli, registry: Registry) -> No
 
     wait_until(answers, "nginx does not answer")
     assert container("port", "nginx", "81").returncode == 1
+
+
+def namespaces(pid: int) -> set[str]:
+    """Network namespaces that a process's threads are in."""
+    return {str((thread / "ns/net").readlink()) for thread in Path(f"/proc/{pid}/task").iterdir()}
+
+
+def test_the_kernel_carries_frames_with_the_same_promises(container: Cli, busybox: str) -> None:
+    """Two networks of the driver bridge, the second one internal."""
+    require_root()
+    own = str(Path("/proc/self/ns/net").readlink())
+    container.ok("network", "create", "fast", "--driver", "bridge")
+    container.ok("network", "create", "shut", "--driver", "bridge", "--internal")
+    try:
+        start_httpd(
+            container, busybox, "web", "--network", "fast", "--network", "shut,alias=www", "-p", "127.0.0.1::80"
+        )  # fmt: skip
+        container.ok("exec", "web", "sh", "-c", "head -c 2000000 /dev/urandom > /www/large")
+        digest = container.ok("exec", "web", "sha256sum", "/www/large").split()[0]
+        with loopback_server() as (port, came):
+            script = f"""
+                wget -q -O - http://web/ && wget -q -O - http://www/large | sha256sum
+                nslookup -type=aaaa web > /dev/null && echo nodata
+                nslookup -type=a example.com || echo no name of the world
+                nc -w 5 host.docker.internal {port} < /dev/null
+                ip route add default via $(sed -n 's/nameserver //p' /etc/resolv.conf)
+                for address in 127.9.9.9 169.254.169.254 192.0.2.2; do
+                    nc -w 2 $address {port} < /dev/null && echo "$address answers"
+                done
+                address=$(nslookup -type=a web | sed -n 's/^Address: //p')
+                ping -c 1 -W 5 $address > /dev/null && echo pinged as itself
+                ip addr add ${{address%.*}}.99/24 dev eth0
+                ping -c 1 -W 2 -I ${{address%.*}}.99 $address > /dev/null && echo pinged as another
+                ip link set eth0 down && ip link set eth0 address 02:00:00:00:00:99 && ip link set eth0 up
+                ping -c 1 -W 2 $address > /dev/null && echo pinged with another card
+                true
+            """
+            done = container.ok(
+                "run", "--rm", "--network", "shut", "--cap-add", "NET_ADMIN", busybox, "sh", "-c", script,
+                env={"WOODLOT_NETWORK_HOST_PORTS": str(port)},
+            )  # fmt: skip
+        for said in ("hello from ", digest, "nodata", "no name of the world", "secret", "itself"):
+            assert said in done, done
+        for said in ("answers", "as another", "another card"):
+            assert said not in done, done
+        assert len(came) == 1
+        # The host comes in through the published port; what is large is whole.
+        status = inspect(container, "web")["status"]
+        assert isinstance(status, dict)
+        [published] = status["publishedPorts"]
+        with urllib.request.urlopen(f"http://127.0.0.1:{published['host_port']}/large") as response:
+            assert hashlib.sha256(response.read()).hexdigest() == digest
+        # Nothing of it is the host's, and nothing is left.
+        assert not {path.name for path in Path("/sys/class/net").iterdir()} & {"gateway", "vm0"}
+        running = switches(container)
+        assert len(running) == 2
+        assert all(len(namespaces(pid) - {own}) == 1 for pid in running)
+        os.kill(running[0], signal.SIGKILL)
+    finally:
+        container("rm", "-f", "web")
+        wait_until(lambda: not switches(container), "a switch stays", timeout_s=LEAVE_S)
+        container.ok("network", "prune")
 
 
 def test_what_the_guest_is_told(container: Cli, busybox: str) -> None:

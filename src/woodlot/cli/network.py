@@ -40,6 +40,14 @@ def network() -> None:
     help="What may be reached beyond it, unless run says otherwise.",
 )
 @click.option(
+    "-d",
+    "--driver",
+    type=click.Choice(("switch", "bridge")),
+    default="switch",
+    show_default=True,
+    help="What carries frames: a process of yours, or the kernel (needs root).",
+)
+@click.option(
     "--label", "labels", multiple=True, default=(), metavar="KEY[=VALUE]", help="Set a label."
 )
 @click.pass_obj
@@ -50,11 +58,13 @@ def create(
     subnet: str | None,
     internal: bool,
     egress: Sequence[str],
+    driver: str,
     labels: Sequence[str],
 ) -> None:
     """Make a network and print its name."""
     from woodlot.container.options import parse_labels
     from woodlot.network.egress import join
+    from woodlot.network.network import Driver
     from woodlot.network.network import create as create_network
 
     made = create_network(
@@ -63,6 +73,7 @@ def create(
         subnet=subnet,
         internal=internal,
         egress=join(egress) if egress else None,
+        driver=Driver(driver),
         labels=parse_labels(labels),
     )
     print(made.name)
@@ -83,11 +94,11 @@ def list_command(app: "App", *, style: str, quiet: bool) -> None:
     elif style == "json":
         print_json([_describe(app, one) for one in found])
     else:
-        header = ("NETWORK", "STATE", "SUBNET", "INTERNAL")
-        print_table(
-            header,
-            [(one.name, _state(app, one), one.subnet, str(one.internal).lower()) for one in found],
-        )
+        rows = [
+            (one.name, _state(app, one), one.driver, one.subnet, str(one.internal).lower())
+            for one in found
+        ]
+        print_table(("NETWORK", "STATE", "DRIVER", "SUBNET", "INTERNAL"), rows)
 
 
 @network.command()
@@ -191,6 +202,8 @@ async def _delete(app: "App", found: "Network") -> None:
                 hint="stop what is attached to it first",
             )
         app.store.networks.delete(found.id)
+        # Left by a switch that was killed.
+        app.paths.switch_socket(found.id).unlink(missing_ok=True)
     # A switch that has not left yet ends without its lock's directory, too.
     shutil.rmtree(app.paths.network(found.id), ignore_errors=True)
 
@@ -227,6 +240,7 @@ def _describe(app: "App", found: "Network") -> dict[str, object]:
         "subnet": found.subnet,
         "internal": found.internal,
         "egress": found.egress,
+        "driver": found.driver,
         "labels": dict(found.labels),
         "creationDate": created.strftime("%Y-%m-%dT%H:%M:%SZ") if created else None,
         "state": _state(app, found),

@@ -18,7 +18,7 @@ from woodlot.container.network import (
 from woodlot.container.spec import HOST_GATEWAY, ContainerSpec, NetworkSpec
 from woodlot.paths import Paths
 from woodlot.store.store import Store
-from woodlot.vmm.base import StreamNetwork
+from woodlot.vmm.base import NetworkDevice, StreamNetwork, TapNetwork
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -36,7 +36,7 @@ class Links:
     def __init__(self, spec: ContainerSpec) -> None:
         self._spec = spec
         self._attachments: list[Attachment] = []
-        self._devices: list[StreamNetwork] = []
+        self._devices: list[NetworkDevice] = []
         self.ports: tuple[Port, ...] = ()
         """Published ports, with the numbers they were given."""
 
@@ -91,7 +91,11 @@ class Links:
         )
         async with switch.attach(paths, joined, request) as attachment:
             self._attachments.append(attachment)
-            self._devices.append(StreamNetwork(mac=request.mac, socket=path))
+            self._devices.append(
+                StreamNetwork(mac=request.mac, socket=path)
+                if attachment.lease.tap_fd is None
+                else TapNetwork(mac=request.mac, tap_fd=attachment.lease.tap_fd)
+            )
             yield
 
     @property
@@ -100,7 +104,7 @@ class Links:
         return [attachment.lease for attachment in self._attachments]
 
     @property
-    def devices(self) -> tuple[StreamNetwork, ...]:
+    def devices(self) -> tuple[NetworkDevice, ...]:
         """The VM's network cards."""
         return tuple(self._devices)
 

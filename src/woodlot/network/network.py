@@ -1,13 +1,23 @@
 """What a network is: a name, a subnet, and whether there is a way out. Two always exist: ``default`` and ``none``."""
 
 import ipaddress
+import os
 import re
 import secrets
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum, auto
+from pathlib import Path
 
 from woodlot import settings
-from woodlot.errors import ConfigError, IntegrityError, LimitError, NotFoundError
+from woodlot.errors import (
+    ConfigError,
+    IntegrityError,
+    LimitError,
+    NotFoundError,
+    UnsupportedError,
+)
 from woodlot.network.egress import Egress
 from woodlot.network.egress import parse as parse_egress
 from woodlot.store.networks import NetworkRecord
@@ -20,7 +30,17 @@ _POOL = ipaddress.IPv4Network("10.86.0.0/16")
 _POOL_PREFIX = 24
 # As the switch: the gateway and the host take one address each.
 _PREFIXES = range(8, 29)
+_TUN = Path("/dev/net/tun")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
+
+class Driver(StrEnum):
+    """What carries frames from container to container."""
+
+    SWITCH = auto()
+    """The network's switch, a process of the user."""
+    BRIDGE = auto()
+    """A bridge of the host's kernel, which root alone can make."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +55,7 @@ class Network:
     """Nothing beyond it can be reached."""
     egress: str = "all"
     """What containers that do not say otherwise may reach beyond it, as `woodlot.network.egress`."""
+    driver: Driver = Driver.SWITCH
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     created_at: float = 0.0
     """Seconds since 1970; 0 for the default network."""
@@ -81,6 +102,7 @@ def create(
     subnet: str | None = None,
     internal: bool = False,
     egress: Egress | None = None,
+    driver: Driver = Driver.SWITCH,
     labels: Mapping[str, str] | None = None,
 ) -> Network:
     """Make a network; nothing runs until a container is attached.
@@ -90,8 +112,10 @@ def create(
     Raises:
         AlreadyExistsError: The name is taken.
         ConfigError: The name or the subnet cannot be used.
+        UnsupportedError: The driver is none for this user or this host.
     """
     check_name(name)
+    check_driver(driver)
     if name in {DEFAULT, NONE}:
         raise ConfigError(f"the network {name} is there always", hint="choose another name")
     taken = [(other.name, ipaddress.IPv4Network(other.subnet)) for other in find_all(store)]
@@ -106,6 +130,7 @@ def create(
     spec: dict[str, object] = {
         "subnet": chosen,
         "internal": internal,
+        "driver": driver.value,
         "labels": dict(labels or {}),
     }
     if egress is not None:
@@ -124,6 +149,25 @@ def check_name(name: str) -> None:
         raise ConfigError(
             f"a network cannot be named {name!r}",
             hint="use up to 63 letters, digits, '_', '.' and '-', beginning with a letter or digit",
+        )
+
+
+def check_driver(driver: Driver) -> None:
+    """See that this user can use the driver here.
+
+    Raises:
+        UnsupportedError: They cannot.
+    """
+    if driver is not Driver.BRIDGE:
+        return
+    hint = f"leave --driver out: the driver {Driver.SWITCH} does the same for every user"
+    if sys.platform != "linux":
+        raise UnsupportedError("the network driver bridge is Linux's alone", hint=hint)
+    if os.geteuid() != 0:
+        raise UnsupportedError("the network driver bridge needs root", hint=hint)
+    if not _TUN.exists():
+        raise UnsupportedError(
+            f"the network driver bridge needs {_TUN}, which is not there", hint="modprobe tun"
         )
 
 
@@ -161,7 +205,13 @@ def _free_subnet(taken: Iterable[tuple[str, ipaddress.IPv4Network]]) -> str:
 
 def _from_record(record: NetworkRecord) -> Network:
     spec, labels = record.spec, record.spec.get("labels")
-    if not isinstance(spec.get("subnet"), str) or not isinstance(labels, dict):
+    # Networks made by the first versions have no driver.
+    driver = spec.get("driver", Driver.SWITCH)
+    if (
+        not isinstance(spec.get("subnet"), str)
+        or not isinstance(labels, dict)
+        or driver not in tuple(Driver)
+    ):
         raise IntegrityError(f"the record of network {record.name} is damaged")
     return Network(
         id=record.id,
@@ -169,6 +219,7 @@ def _from_record(record: NetworkRecord) -> Network:
         subnet=str(spec["subnet"]),
         internal=spec.get("internal") is True,
         egress=str(spec["egress"]) if "egress" in spec else _default_egress(),
+        driver=Driver(str(driver)),
         labels={str(key): str(value) for key, value in labels.items()},  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
         created_at=record.created_at.timestamp(),
     )

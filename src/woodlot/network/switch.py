@@ -29,8 +29,9 @@ from woodlot.errors import (
     StateError,
     WoodlotError,
 )
+from woodlot.network import tap
 from woodlot.network.egress import Egress
-from woodlot.network.network import Network
+from woodlot.network.network import Driver, Network
 from woodlot.paths import Paths
 from woodlot.store.locks import hold
 
@@ -66,7 +67,7 @@ class Wanted:
     container_id: str
     mac: str
     socket_path: Path
-    """Of the socket that the VM will connect to."""
+    """Of the socket that the VM will connect to, or that hands the tap over."""
     names: tuple[str, ...] = ()
     ip: str = ""
     host_ports: tuple[tuple[int, int], ...] = ()
@@ -91,6 +92,8 @@ class Lease:
     """Stands for the host."""
     mtu: int
     internal: bool
+    tap_fd: int | None = None
+    """The container's tap if the kernel carries the network's frames; open while it is attached."""
 
 
 class Attachment:
@@ -156,7 +159,12 @@ async def attach(paths: Paths, network: Network, wanted: Wanted) -> AsyncGenerat
             call = stub.Attach(_request(paths, wanted))
             stack.callback(call.cancel)
             attached = await _first(call, paths, network)
-        attachment = Attachment(paths, network, stub, wanted, _lease(network, wanted, attached))
+        tap_fd = None
+        if network.driver is Driver.BRIDGE:
+            tap_fd = tap.receive(wanted.socket_path)
+            stack.callback(os.close, tap_fd)
+        lease = _lease(network, wanted, attached, tap_fd)
+        attachment = Attachment(paths, network, stub, wanted, lease)
         watching = asyncio.create_task(_watch(call, attachment, paths, network))
         stack.push_async_callback(_cancel, watching)
         yield attachment
@@ -248,6 +256,7 @@ def build_argv(program: Path, paths: Paths, network: Network, listen_fd: int) ->
         "-network", network.name,
         "-subnet", network.subnet,
         f"-internal={str(network.internal).lower()}",
+        "-driver", network.driver.value,
         "-listen-fd", str(listen_fd),
         "-socket", os.fspath(paths.switch_socket(network.id)),
         "-lock", os.fspath(_lock(paths, network)),
@@ -311,7 +320,9 @@ async def _first(
     return response.attached
 
 
-def _lease(network: Network, wanted: Wanted, attached: "pb.AttachResponse.Attached") -> Lease:
+def _lease(
+    network: Network, wanted: Wanted, attached: "pb.AttachResponse.Attached", tap_fd: int | None
+) -> Lease:
     return Lease(
         network=network.name,
         mac=wanted.mac,
@@ -321,6 +332,7 @@ def _lease(network: Network, wanted: Wanted, attached: "pb.AttachResponse.Attach
         host=attached.host,
         mtu=attached.mtu,
         internal=attached.internal,
+        tap_fd=tap_fd,
     )
 
 

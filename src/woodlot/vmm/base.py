@@ -61,7 +61,16 @@ class StreamNetwork:
     """The VMM connects to it when it starts."""
 
 
-NetworkDevice: TypeAlias = UserNetwork | StreamNetwork
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TapNetwork:
+    """A virtio-net device whose frames the host's kernel carries."""
+
+    mac: str
+    tap_fd: int
+    """The monitor inherits it."""
+
+
+NetworkDevice: TypeAlias = UserNetwork | StreamNetwork | TapNetwork
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -53,16 +52,6 @@ type Service struct {
 }
 
 var _ pb.SwitchServer = (*Service)(nil)
-
-// Plugs are taps for members' VMMs, on a wire that the kernel makes.
-type Plugs interface {
-	// Plug makes a member's tap; the caller closes it.
-	Plug(m *lan.Member) (*os.File, error)
-	// Unplug takes it away, also from a VMM that has it open.
-	Unplug(m *lan.Member) error
-	// Count brings the member's counters up to date.
-	Count(m *lan.Member)
-}
 
 // New makes the service of one network; without plugs, VMMs send their frames to the switch itself.
 func New(l *lan.Lan, g *gateway.Gateway, plugs Plugs) *Service {
@@ -209,26 +198,6 @@ func (s *Service) serveLink(member *lan.Member, listener *net.UnixListener) stri
 		return fmt.Sprintf("the virtual machine's network connection broke: %v", err)
 	}
 	return "the virtual machine closed its network connection"
-}
-
-// handOver gives the tap to the one who connects, and then waits for the member's end: a kernel's wire has no end of its own.
-func handOver(member *lan.Member, listener *net.UnixListener, tap *os.File) string {
-	stop := context.AfterFunc(member.Context(), func() { _ = listener.Close() })
-	defer stop()
-	conn, err := listener.AcceptUnix()
-	_ = listener.Close()
-	if err != nil {
-		return "nobody took its tap"
-	}
-	defer func() { _ = conn.Close() }()
-	_, _, err = conn.WriteMsgUnix([]byte{0}, unix.UnixRights(int(tap.Fd())), nil)
-	// From here on it is the VMM's: when that ends, the tap is gone.
-	_ = tap.Close()
-	if err != nil {
-		return fmt.Sprintf("its tap could not be handed over: %v", err)
-	}
-	<-member.Context().Done()
-	return "it was detached"
 }
 
 func parse(r *pb.AttachRequest) (lan.Request, error) {

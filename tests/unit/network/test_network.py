@@ -1,6 +1,7 @@
 """Networks in the store, without a switch."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,14 @@ import pytest
 
 from tests.unit.container.specs import quiet
 from woodlot.cli.app import run_command
-from woodlot.errors import AlreadyExistsError, ConfigError, NotFoundError, WoodlotError
+from woodlot.errors import (
+    AlreadyExistsError,
+    ConfigError,
+    IntegrityError,
+    NotFoundError,
+    UnsupportedError,
+    WoodlotError,
+)
 from woodlot.network import egress, network
 from woodlot.network.switch import Port, build_argv, find_program
 from woodlot.paths import Paths
@@ -91,6 +99,38 @@ def test_what_may_be_reached_beyond_a_network(
         network.find(store, "default")
 
 
+@pytest.mark.parametrize(
+    ("platform", "uid", "tun", "said"),
+    [
+        ("linux", 1000, "/dev/null", "the network driver bridge needs root"),
+        ("linux", 0, "/nowhere", "needs /nowhere, which is not there"),
+        ("darwin", 0, "/dev/null", "is Linux's alone"),
+    ],
+)
+def test_a_bridge_is_not_for_everybody(
+    store: Store, monkeypatch: pytest.MonkeyPatch, *, platform: str, uid: int, tun: str, said: str
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    monkeypatch.setattr(network, "_TUN", Path(tun))
+    with pytest.raises(UnsupportedError) as caught:
+        network.create(store, "fast", driver=network.Driver.BRIDGE)
+    assert said in caught.value.message
+    assert store.networks.list() == []
+
+
+def test_the_driver_is_remembered(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "check_driver", lambda _: None)
+    network.create(store, "fast", driver=network.Driver.BRIDGE)
+    assert network.find(store, "fast").driver is network.Driver.BRIDGE
+    # Of a version that knew no drivers.
+    store.networks.insert("1" * 64, "old", {"subnet": "10.99.0.0/24", "labels": {}})
+    assert network.find(store, "old").driver is network.Driver.SWITCH
+    store.networks.insert("2" * 64, "odd", {"subnet": "10.98.0.0/24", "labels": {}, "driver": 7})
+    with pytest.raises(IntegrityError, match="network odd is damaged"):
+        network.find(store, "odd")
+
+
 def test_one_that_is_not_there(store: Store) -> None:
     with pytest.raises(NotFoundError) as caught:
         network.find(store, "back")
@@ -106,6 +146,7 @@ def test_the_switchs_command_line(tmp_path: Path) -> None:
         "-network", "back",
         "-subnet", "10.86.1.0/24",
         "-internal=true",
+        "-driver", "switch",
         "-listen-fd", "7",
         "-socket", f"{tmp_path}/r/nabababababab.sock",
         "-lock", f"{tmp_path}/d/networks/{'ab' * 32}/lock",
@@ -143,10 +184,10 @@ def test_the_commands(
     assert command("n", "ls") == (
         0,
         (
-            "NETWORK  STATE  SUBNET        INTERNAL\n"
-            "default  idle   10.86.0.0/24  false\n"
-            "back     idle   10.86.1.0/24  true\n"
-            "front    idle   10.99.0.0/16  false\n"
+            "NETWORK  STATE  DRIVER  SUBNET        INTERNAL\n"
+            "default  idle   switch  10.86.0.0/24  false\n"
+            "back     idle   switch  10.86.1.0/24  true\n"
+            "front    idle   switch  10.99.0.0/16  false\n"
         ),
         "",
     )

@@ -13,6 +13,7 @@ from woodlot.vmm.base import (
     Disk,
     SharedFiles,
     StreamNetwork,
+    TapNetwork,
     UserNetwork,
     VmSpec,
 )
@@ -148,6 +149,17 @@ def test_cards_of_a_switch() -> None:
         "-device", "virtio-net-pci,netdev=net0,mac=52:54:00:01:02:03,romfile=",
         "-netdev", "stream,id=net1,server=off,addr.type=unix,addr.path=/r/a,,b.sock",
         "-device", "virtio-net-pci,netdev=net1,mac=52:54:00:01:02:04,romfile=",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("vhost", "more"), [(False, ""), (True, ",vhost=on")])
+def test_a_card_on_a_tap(*, vhost: bool, more: str) -> None:
+    spec = dataclasses.replace(SPEC, networks=(TapNetwork(mac="52:54:00:01:02:03", tap_fd=12),))
+    argv = build(spec, Channels(qmp_fd=7, control_fd=8, vhost_net=vhost))
+    begin = argv.index("-netdev")
+    assert argv[begin : begin + 4] == [
+        "-netdev", f"tap,id=net0,fd=12{more}",
+        "-device", "virtio-net-pci,netdev=net0,mac=52:54:00:01:02:03,romfile=",
     ]  # fmt: skip
 
 

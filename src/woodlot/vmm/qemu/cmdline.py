@@ -21,6 +21,7 @@ from woodlot.vmm.base import (
     NetworkDevice,
     SharedFiles,
     StreamNetwork,
+    TapNetwork,
     UserNetwork,
     VmSpec,
 )
@@ -51,6 +52,8 @@ class Channels:
     control_fd: int | None
     """A listening socket that the QEMU process inherits; None when ``vsock_cid`` carries control."""
     vsock_cid: int | None = None
+    vhost_net: bool = False
+    """The host's kernel moves the frames of taps itself, without QEMU."""
 
 
 def build_argv(
@@ -84,7 +87,7 @@ def build_argv(
         *[
             arg
             for index, network in enumerate(spec.networks)
-            for arg in network_args(index, network)
+            for arg in network_args(index, network, vhost=channels.vhost_net)
         ],
         *entropy_args(),
         *balloon_args(),
@@ -289,8 +292,8 @@ def share_args(index: int, share: SharedFiles) -> list[str]:
     ]  # fmt: skip
 
 
-def network_args(index: int, network: NetworkDevice) -> list[str]:
-    """A network card, and what is behind it: QEMU's own TCP/IP stack, or a socket of a switch."""
+def network_args(index: int, network: NetworkDevice, *, vhost: bool = False) -> list[str]:
+    """A network card, and what is behind it: QEMU's own TCP/IP stack, a socket of a switch, or a tap."""
     netdev = f"net{index}"
     match network:
         case UserNetwork():
@@ -298,6 +301,8 @@ def network_args(index: int, network: NetworkDevice) -> list[str]:
         case StreamNetwork():
             path = escape(network.socket)
             backend = f"stream,id={netdev},server=off,addr.type=unix,addr.path={path}"
+        case TapNetwork():
+            backend = f"tap,id={netdev},fd={network.tap_fd}" + (",vhost=on" if vhost else "")
         case _:
             assert_never(network)
     return [

@@ -16,7 +16,14 @@ from typing import cast
 
 from woodlot import process
 from woodlot.errors import StateError, VmmError, VmmTimeoutError
-from woodlot.vmm.base import CONTROL_VSOCK_PORT, Accelerator, Arch, VmExit, VmSpec
+from woodlot.vmm.base import (
+    CONTROL_VSOCK_PORT,
+    Accelerator,
+    Arch,
+    TapNetwork,
+    VmExit,
+    VmSpec,
+)
 from woodlot.vmm.qemu import binary, cmdline, console
 from woodlot.vmm.qemu.qmp import Event, Qmp, QmpClosedError
 
@@ -282,6 +289,9 @@ class QemuVmm:
                 target = f"unix:{spec.control_socket}"
             _make_private(spec.console_log)
             log_start = spec.vmm_log.stat().st_size if spec.vmm_log.exists() else 0
+            taps = [network.tap_fd for network in spec.networks if isinstance(network, TapNetwork)]
+            # Without KVM the kernel has no way to interrupt the guest, and vhost none to work.
+            vhost_net = bool(taps) and spec.accelerator is Accelerator.KVM and vhost_net_is_usable()
             ours, theirs = socket.socketpair()
             with theirs:
                 argv = cmdline.build_argv(
@@ -291,11 +301,12 @@ class QemuVmm:
                         qmp_fd=theirs.fileno(),
                         control_fd=listener.fileno() if listener else None,
                         vsock_cid=cid,
+                        vhost_net=vhost_net,
                     ),
                     without_features=broken_features(spec.accelerator, host_cpu_vendor()),
                 )
                 fds = [theirs.fileno(), *([listener.fileno()] if listener else [])]
-                fds += [share.socket_fd for share in spec.shares]
+                fds += [*(share.socket_fd for share in spec.shares), *taps]
                 try:
                     child = process.spawn(argv, log_path=spec.vmm_log, pass_fds=fds)
                 except BaseException:
@@ -362,8 +373,17 @@ def host_cpu_vendor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 def vsock_is_usable() -> bool:
     """Whether this process may give a VM a vsock device."""
+    return _opens("/dev/vhost-vsock")
+
+
+def vhost_net_is_usable() -> bool:
+    """Whether the kernel may move the frames of a VM's taps."""
+    return _opens("/dev/vhost-net")
+
+
+def _opens(device: str) -> bool:
     try:
-        os.close(os.open("/dev/vhost-vsock", os.O_RDWR))
+        os.close(os.open(device, os.O_RDWR))
     except OSError:
         return False
     return True

@@ -92,6 +92,7 @@ test-go: setup
 .PHONY: bench
 bench: setup ## Measure against Docker, side by side [N=10]
 	$(VENV) $(PYTHON) -m benchmarks.run --runs "$(N)"
+	$(VENV) $(PYTHON) -m benchmarks.network
 
 .PHONY: kernel
 kernel: setup ## Build our own guest kernel from source (not needed: Debian's is the default)

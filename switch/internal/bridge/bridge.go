@@ -133,11 +133,11 @@ func (b *Bridge) Plug(m *lan.Member) (*os.File, error) {
 	b.made++
 	tap := -1
 	err := b.space.do(func() (err error) {
-		if err = b.guard.allow(name, m); err != nil {
+		if err = b.guard.allow(name, m.MAC, addresses(m)); err != nil {
 			return fmt.Errorf("allow %s to use the tap %s: %w", m.IP, name, err)
 		}
 		if tap, err = b.connect(name, m.MAC); err != nil {
-			_ = b.guard.forbid(name, m)
+			_ = b.guard.forbid(name, m.MAC, addresses(m))
 		}
 		return err
 	})
@@ -147,6 +147,8 @@ func (b *Bridge) Plug(m *lan.Member) (*os.File, error) {
 	b.ports[m] = name
 	return os.NewFile(uintptr(tap), name), nil
 }
+
+func addresses(m *lan.Member) []netip.Addr { return []netip.Addr{m.IP} }
 
 // Unplug takes the tap away, also from a VMM that has it open.
 func (b *Bridge) Unplug(m *lan.Member) error {
@@ -158,7 +160,7 @@ func (b *Bridge) Unplug(m *lan.Member) error {
 	}
 	delete(b.ports, m)
 	return b.space.do(func() error {
-		err := b.guard.forbid(name, m)
+		err := b.guard.forbid(name, m.MAC, addresses(m))
 		// It is gone already if the VMM is.
 		if link, missing := netlink.LinkByName(name); missing == nil {
 			_ = netlink.LinkDel(link)

@@ -6,6 +6,7 @@ data/                      $XDG_DATA_HOME/woodlot, or ROOT with --root / WOODLOT
   rootfs/HEX.erofs         one per image, read-only, shared by its containers
   disks/                   preformatted writable disks, copied for each container
   kernels/NAME/            vmlinuz, modules, manifest.json; kernels/default-ARCH -> NAME
+  templates/ID/              saved machines that new ones start from; see template/template.py
   initramfs/HEX.cpio       agent and modules for one kernel
   containers/ID/           upper.ext4, console.log, vmm.log, supervisor.log, lock, …
   networks/ID/             switch.log, lock
@@ -13,6 +14,7 @@ data/                      $XDG_DATA_HOME/woodlot, or ROOT with --root / WOODLOT
 runtime/                   $XDG_RUNTIME_DIR/woodlot: sockets only, paths under 100 bytes
   ID12/                    a.sock (agent), s.sock (supervisor), n0.sock (the VM's end of a network, until it is taken)
   nID12.sock               a network's switch
+  tID12/                   a machine on the way to be saved
 """
 
 import hashlib
@@ -63,6 +65,11 @@ class Paths:
     def initramfs(self) -> Path:
         """Initial RAM filesystems."""
         return self.data / "initramfs"
+
+    @property
+    def templates(self) -> Path:
+        """Saved machines."""
+        return self.data / "templates"
 
     @property
     def containers(self) -> Path:

@@ -75,7 +75,9 @@ def test_a_container_ends_with_its_program(
     container: Cli, busybox: str, number: signal.Signals
 ) -> None:
     text = """
-        import sys, time, woodlot
+        import signal, sys, time, woodlot
+        # Where tests run in the background, a shell has it ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         with woodlot.run(sys.argv[1], network="none") as box:
             print(box.name, flush=True)
             time.sleep(1000)

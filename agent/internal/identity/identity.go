@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -56,6 +57,25 @@ func AddEntropy(seed []byte) error {
 	}
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.RNDRESEEDCRNG, 0); errno != 0 {
 		return fmt.Errorf("RNDRESEEDCRNG: %w", errno)
+	}
+	return dropAhead()
+}
+
+// hwrngAhead is more than drivers of hardware generators and the kernel read ahead of who asks.
+const hwrngAhead = 256
+
+// dropAhead reads away what the kernel has ready from a hardware generator: clones of a saved state have the same.
+func dropAhead() error {
+	f, err := os.OpenFile("/dev/hwrng", os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open the hardware generator: %w", err)
+	}
+	defer f.Close()
+	if _, err := io.ReadFull(f, make([]byte, hwrngAhead)); err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("read the hardware generator: %w", err)
 	}
 	return nil
 }

@@ -28,7 +28,9 @@ type Route struct {
 
 // Interface is the wanted state of one interface.
 type Interface struct {
-	MAC       net.HardwareAddr
+	MAC net.HardwareAddr
+	// DeviceMAC is what the device has still; nil if it is MAC.
+	DeviceMAC net.HardwareAddr
 	Name      string
 	Addresses []*net.IPNet
 	MTU       int
@@ -36,11 +38,16 @@ type Interface struct {
 }
 
 // ParseInterface checks what the host asks for.
-func ParseInterface(mac, name string, addresses []string, mtu uint32) (Interface, error) {
+func ParseInterface(mac, deviceMAC, name string, addresses []string, mtu uint32) (Interface, error) {
 	i := Interface{Name: name}
 	var err error
 	if i.MAC, err = net.ParseMAC(mac); err != nil {
 		return i, fail.Wrap(fail.InvalidArgument, "interface", err)
+	}
+	if deviceMAC != "" {
+		if i.DeviceMAC, err = net.ParseMAC(deviceMAC); err != nil {
+			return i, fail.Wrap(fail.InvalidArgument, "interface", err)
+		}
 	}
 	if len(name) >= unix.IFNAMSIZ || bytes.ContainsAny([]byte(name), "/ :\x00\n") {
 		return i, fail.New(fail.InvalidArgument, fmt.Sprintf("%q is no interface name", name))
@@ -89,7 +96,11 @@ func LoopbackUp() error {
 // Configure brings one interface to the wanted state; addresses and routes it had before and should not have are taken
 // away. The device is waited for up to 10 s.
 func Configure(ctx context.Context, want Interface) error {
-	link, err := waitForMAC(ctx, want.MAC)
+	device := want.MAC
+	if want.DeviceMAC != nil {
+		device = want.DeviceMAC
+	}
+	link, err := waitForMAC(ctx, device)
 	if err != nil {
 		return err
 	}
@@ -110,6 +121,11 @@ func configure(link netlink.Link, name string, want Interface) error {
 		}
 		if err := netlink.LinkSetName(link, name); err != nil {
 			return fail.Wrap(fail.InvalidArgument, "rename from "+link.Attrs().Name, err)
+		}
+	}
+	if want.DeviceMAC != nil {
+		if err := netlink.LinkSetHardwareAddr(link, want.MAC); err != nil {
+			return fail.Wrap(fail.InvalidArgument, fmt.Sprintf("set address %s", want.MAC), err)
 		}
 	}
 	if want.MTU > 0 {

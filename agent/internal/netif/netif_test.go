@@ -6,7 +6,7 @@ import (
 )
 
 func TestParseInterface(t *testing.T) {
-	i, err := ParseInterface("52:54:00:12:34:56", "eth0", []string{"10.0.2.15/24", "fd00::1/64"}, 1400)
+	i, err := ParseInterface("52:54:00:12:34:56", "52:54:00:00:00:01", "eth0", []string{"10.0.2.15/24", "fd00::1/64"}, 1400)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,7 +23,7 @@ func TestParseInterface(t *testing.T) {
 		{"52:54:00:12:34:56", "eth0", "10.0.0.1", 0},
 		{"52:54:00:12:34:56", "eth0", "10.0.0.1/8", 70000},
 	} {
-		if _, err := ParseInterface(bad.mac, bad.name, []string{bad.address}, bad.mtu); err == nil {
+		if _, err := ParseInterface(bad.mac, "", bad.name, []string{bad.address}, bad.mtu); err == nil {
 			t.Errorf("%+v was taken", bad)
 		}
 	}

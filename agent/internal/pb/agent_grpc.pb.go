@@ -29,6 +29,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	Agent_Hello_FullMethodName           = "/woodlot.agent.v1.Agent/Hello"
+	Agent_Settle_FullMethodName          = "/woodlot.agent.v1.Agent/Settle"
 	Agent_Configure_FullMethodName       = "/woodlot.agent.v1.Agent/Configure"
 	Agent_CreateContainer_FullMethodName = "/woodlot.agent.v1.Agent/CreateContainer"
 	Agent_Run_FullMethodName             = "/woodlot.agent.v1.Agent/Run"
@@ -46,6 +47,9 @@ const (
 type AgentClient interface {
 	// Version and feature handshake; answers as soon as the agent runs and changes nothing.
 	Hello(ctx context.Context, in *HelloRequest, opts ...grpc.CallOption) (*HelloResponse, error)
+	// Makes the guest ready to be saved: returns when every device is there and memory that is not needed was given back.
+	// The host then hangs up and saves the machine; whoever starts from it begins with Hello again.
+	Settle(ctx context.Context, in *SettleRequest, opts ...grpc.CallOption) (*SettleResponse, error)
 	// Gives the guest its identity: clock, entropy, network. Called once, before any container process exists;
 	// safe to call again (a guest restored from a saved state is configured anew).
 	Configure(ctx context.Context, in *ConfigureRequest, opts ...grpc.CallOption) (*ConfigureResponse, error)
@@ -90,6 +94,16 @@ func (c *agentClient) Hello(ctx context.Context, in *HelloRequest, opts ...grpc.
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(HelloResponse)
 	err := c.cc.Invoke(ctx, Agent_Hello_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentClient) Settle(ctx context.Context, in *SettleRequest, opts ...grpc.CallOption) (*SettleResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SettleResponse)
+	err := c.cc.Invoke(ctx, Agent_Settle_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -201,6 +215,9 @@ func (c *agentClient) Shutdown(ctx context.Context, in *ShutdownRequest, opts ..
 type AgentServer interface {
 	// Version and feature handshake; answers as soon as the agent runs and changes nothing.
 	Hello(context.Context, *HelloRequest) (*HelloResponse, error)
+	// Makes the guest ready to be saved: returns when every device is there and memory that is not needed was given back.
+	// The host then hangs up and saves the machine; whoever starts from it begins with Hello again.
+	Settle(context.Context, *SettleRequest) (*SettleResponse, error)
 	// Gives the guest its identity: clock, entropy, network. Called once, before any container process exists;
 	// safe to call again (a guest restored from a saved state is configured anew).
 	Configure(context.Context, *ConfigureRequest) (*ConfigureResponse, error)
@@ -243,6 +260,9 @@ type UnimplementedAgentServer struct{}
 
 func (UnimplementedAgentServer) Hello(context.Context, *HelloRequest) (*HelloResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Hello not implemented")
+}
+func (UnimplementedAgentServer) Settle(context.Context, *SettleRequest) (*SettleResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method Settle not implemented")
 }
 func (UnimplementedAgentServer) Configure(context.Context, *ConfigureRequest) (*ConfigureResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Configure not implemented")
@@ -306,6 +326,24 @@ func _Agent_Hello_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AgentServer).Hello(ctx, req.(*HelloRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Agent_Settle_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SettleRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).Settle(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_Settle_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).Settle(ctx, req.(*SettleRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -449,6 +487,10 @@ var Agent_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Hello",
 			Handler:    _Agent_Hello_Handler,
+		},
+		{
+			MethodName: "Settle",
+			Handler:    _Agent_Settle_Handler,
 		},
 		{
 			MethodName: "Configure",

@@ -19,6 +19,7 @@ import (
 	"woodlot.dev/agent/internal/launchspec"
 	"woodlot.dev/agent/internal/netif"
 	"woodlot.dev/agent/internal/pb"
+	"woodlot.dev/agent/internal/settle"
 	"woodlot.dev/agent/internal/share"
 )
 
@@ -93,6 +94,17 @@ func (s *server) Hello(_ context.Context, _ *pb.HelloRequest) (*pb.HelloResponse
 	}, nil
 }
 
+// Settle makes the guest ready to be saved.
+func (s *server) Settle(ctx context.Context, _ *pb.SettleRequest) (*pb.SettleResponse, error) {
+	if err := s.Ready(ctx); err != nil {
+		return nil, toStatus(err)
+	}
+	if err := settle.Memory(); err != nil {
+		return nil, toStatus(err)
+	}
+	return &pb.SettleResponse{}, nil
+}
+
 // Configure gives the guest its identity.
 func (s *server) Configure(ctx context.Context, r *pb.ConfigureRequest) (*pb.ConfigureResponse, error) {
 	// Time and entropy do not wait for devices: the sooner, the less runs without them.
@@ -123,7 +135,7 @@ func (s *server) Configure(ctx context.Context, r *pb.ConfigureRequest) (*pb.Con
 func configureNetwork(ctx context.Context, interfaces []*pb.NetworkInterface) error {
 	wanted := make([]netif.Interface, 0, len(interfaces))
 	for _, i := range interfaces {
-		w, err := netif.ParseInterface(i.GetMac(), i.GetName(), i.GetAddresses(), i.GetMtu())
+		w, err := netif.ParseInterface(i.GetMac(), i.GetDeviceMac(), i.GetName(), i.GetAddresses(), i.GetMtu())
 		if err != nil {
 			return err
 		}

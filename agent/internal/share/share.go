@@ -20,12 +20,14 @@ import (
 	"woodlot.dev/agent/internal/disk"
 	"woodlot.dev/agent/internal/fail"
 	"woodlot.dev/agent/internal/klog"
+	"woodlot.dev/agent/internal/uevent"
 )
 
 const (
 	// unmountBound is how long a server on the host may take to take the last writes.
 	unmountBound = 5 * time.Second
 	abortBound   = 2 * time.Second
+	plugBound    = 10 * time.Second
 	// fsDevice is VIRTIO_ID_FS of linux/virtio_ids.h, as sysfs writes it.
 	fsDevice = "0x001a"
 )
@@ -116,11 +118,32 @@ func (m *Mounted) filesystem(ctx context.Context, s Spec) (*filesystem, error) {
 			flags |= unix.MS_RDONLY
 		}
 	}
-	if err := unix.Mount(device, f.path, s.Type, flags, data); err != nil {
+	mount := func() error { return unix.Mount(device, f.path, s.Type, flags, data) }
+	if s.Type == "virtiofs" {
+		mount = func() error { return whenPlugged(ctx, device, f.path, flags) }
+	}
+	if err := mount(); err != nil {
 		return nil, fail.Wrap(fail.FailedPrecondition, fmt.Sprintf("mount %s %q", s.Type, s.Source), explain(s, err))
 	}
 	m.systems = append(m.systems, f)
 	return f, nil
+}
+
+// whenPlugged mounts a virtiofs share once its device is there: in a restored guest it is plugged in while we run.
+func whenPlugged(ctx context.Context, tag, path string, flags uintptr) error {
+	bounded, cancel := context.WithTimeout(ctx, plugBound)
+	defer cancel()
+	err := uevent.Wait(bounded, func() (bool, error) {
+		// A tag that no device has is an invalid argument.
+		if err := unix.Mount(tag, path, "virtiofs", flags, ""); !errors.Is(err, unix.EINVAL) {
+			return err == nil, err
+		}
+		return false, nil
+	})
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return unix.EINVAL
+	}
+	return err
 }
 
 func explain(s Spec, err error) error {

@@ -11,6 +11,7 @@ import click
 
 from woodlot.cli.output import print_json, print_table
 from woodlot.cli.progress import KINDS, make_progress
+from woodlot.cli.template import template, warm
 from woodlot.errors import WoodlotError
 
 if TYPE_CHECKING:
@@ -73,6 +74,10 @@ def version(*, style: str) -> None:
     except WoodlotError as error:
         fields["qemu"] = f"none ({error.message})" if style == "table" else None
     _show(fields, style, header=("COMPONENT", "VERSION"))
+
+
+system.add_command(template)
+system.add_command(warm)
 
 
 @system.group()

@@ -21,8 +21,12 @@ class MachinePlan:
     accelerator: Accelerator
     kernel: Path
     initramfs: Path
+    guest: str
+    """Tells this kernel and agent from others."""
     kernel_cmdline: tuple[str, ...] = ()
     """What this kernel wants; a container's own arguments follow."""
+    returns_memory: bool = True
+    """What the container frees goes back to the host; without it, the VM shares a template's memory with others."""
 
 
 async def plan_machine(
@@ -51,6 +55,7 @@ async def plan_machine(
         accelerator=choice.accelerator,
         kernel=kernel.image,
         initramfs=ramdisk,
+        guest=_guest_id(kernel, ramdisk),
         kernel_cmdline=kernel.cmdline,
     )
 
@@ -93,6 +98,10 @@ async def _choose(paths: Paths, arch: Arch, kernel: Kernel, ramdisk: Path) -> Ch
         kernel=kernel.image,
         initramfs=ramdisk,
         # The agent counts, too: one that does not start looks like an accelerator that does not work.
-        guest_id=f"{kernel.sha256} {ramdisk.stem}",
+        guest_id=_guest_id(kernel, ramdisk),
         kernel_cmdline=kernel.cmdline,
     )
+
+
+def _guest_id(kernel: Kernel, ramdisk: Path) -> str:
+    return f"{kernel.sha256} {ramdisk.stem}"

@@ -98,8 +98,8 @@ class Request:
             parse_size(self.shm_size, what="--shm-size")
         capabilities.parse_names(self.cap_add, flag="--cap-add")
         capabilities.parse_names(self.cap_drop, flag="--cap-drop")
-        _cpus(self.cpus)
-        _memory(self.memory)
+        choose_cpus(self.cpus)
+        choose_memory(self.memory)
 
     def build_mounts(self, image_volumes: Iterable[str] = ()) -> Mounts:
         """What is mounted in the container: as the flags say, and where they do not, as the image declares."""
@@ -212,8 +212,8 @@ def build_spec(image: Image, request: Request, *, emulated: bool = False) -> Con
             rlimits=options.parse_ulimits(request.ulimits),
             init=request.init,
         ),
-        cpus=_cpus(request.cpus, emulated=emulated),
-        memory_bytes=_memory(request.memory),
+        cpus=choose_cpus(request.cpus, emulated=emulated),
+        memory_bytes=choose_memory(request.memory),
         disk_bytes=settings.get_int("container.disk"),
         hostname=hostname,
         networks=network.parse_networks(request.networks),
@@ -258,7 +258,12 @@ def _check_text(spec: ContainerSpec) -> None:
             raise ConfigError(f"{text!r} is not UTF-8") from error
 
 
-def _cpus(asked: float | None, *, emulated: bool = False) -> float:
+def choose_cpus(asked: float | None, *, emulated: bool = False) -> float:
+    """The CPUs of a container that asks for so many, or for none in particular.
+
+    Raises:
+        ConfigError: This machine has not so many.
+    """
     host = os.cpu_count() or 1
     cpus = settings.get_float("container.cpus") if asked is None else asked
     if asked is None and cpus == 0:
@@ -268,7 +273,12 @@ def _cpus(asked: float | None, *, emulated: bool = False) -> float:
     return cpus
 
 
-def _memory(asked: str | None) -> int:
+def choose_memory(asked: str | None) -> int:
+    """The memory of a container that asks for so much, or for none in particular; in bytes.
+
+    Raises:
+        ConfigError: It is no size, or one that cannot be had.
+    """
     memory = (
         settings.get_int("container.memory")
         if asked is None

@@ -18,6 +18,7 @@ from woodlot.container.network import (
 from woodlot.container.spec import HOST_GATEWAY, ContainerSpec, NetworkSpec
 from woodlot.paths import Paths
 from woodlot.store.store import Store
+from woodlot.template.shape import device_mac
 from woodlot.vmm.base import NetworkDevice, StreamNetwork, TapNetwork
 
 if TYPE_CHECKING:
@@ -118,14 +119,19 @@ class Links:
 
     # What the guest is told.
 
-    def interface_requests(self) -> "list[agent_pb2.NetworkInterface]":
-        """Its interfaces; the first that leads anywhere has the default route."""
+    def interface_requests(self, *, restored: bool) -> "list[agent_pb2.NetworkInterface]":
+        """Its interfaces; the first that leads anywhere has the default route.
+
+        Args:
+            restored: The guest was started from a template, and its cards have the template's addresses still.
+        """
         from woodlot._pb.agent.v1 import agent_pb2
 
         way_out = self._way_out()
         return [
             agent_pb2.NetworkInterface(
                 mac=lease.mac,
+                device_mac=device_mac(index) if restored else "",
                 name=f"eth{index}",
                 addresses=[f"{lease.ip}/{lease.prefix_length}"],
                 mtu=lease.mtu,

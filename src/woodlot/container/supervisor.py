@@ -2,7 +2,7 @@
 
 It lives from `container run` until the container has ended, and answers clients on its socket. Its life in order:
 
-    open its sockets, join its networks, clone the writable disk → start the VM → serve the socket, tell the launcher → agent answers → configure guest,
+    open its sockets, start the machine (networks, disk, VM) → serve the socket, tell the launcher → agent answers → configure guest,
     mount root filesystem → (a client asks) start the process → carry output → process ends → shut the guest down →
     end the VM → write the record → answer the clients → leave
 
@@ -13,26 +13,22 @@ SIGKILL takes the VM with it (parent-death signal); the next command finds the l
 import asyncio
 import contextlib
 import logging
-import math
 import os
 import secrets
 import shlex
-import shutil
 import signal
 import time
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from woodlot import settings
 from woodlot.container import lifecycle, options, state
 from woodlot.container.boot import MachinePlan
 from woodlot.container.lifeline import Lifeline
-from woodlot.container.links import Links
+from woodlot.container.machine import IMAGE_SERIAL, UPPER_SERIAL, Machine
 from woodlot.container.relays import Relays
-from woodlot.container.sharing import Sharing
 from woodlot.container.spec import ContainerSpec, ExecSpec, ProcessSpec
 from woodlot.errors import (
     ErrorCode,
@@ -48,7 +44,7 @@ from woodlot.paths import Paths
 from woodlot.process import last_words
 from woodlot.store.store import Store
 from woodlot.units import MIB
-from woodlot.vmm.base import Disk, VirtualMachine, VmExit, VmSpec
+from woodlot.vmm.base import VirtualMachine, VmExit
 
 if TYPE_CHECKING:
     from woodlot._pb.agent.v1 import agent_pb2
@@ -57,10 +53,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Room for the guest's kernel and agent beside what the user's limit allows the container.
-GUEST_OVERHEAD_BYTES = 128 * MIB
-IMAGE_SERIAL = "image"
-UPPER_SERIAL = "upper"
 STOP_GRACE_S = 5.0
 _SETUP_TIMEOUT_S = 30.0
 # An image may have gigabytes where a volume is mounted, and the guest may be emulated.
@@ -87,9 +79,8 @@ class Supervisor:
         self._plan = plan
         self._lifeline = lifeline
         self._directory = paths.container(spec.id)
-        self._links = Links(spec)
+        self._machine = Machine(paths, store, spec, plan)
         self._network_lost = ""
-        self._sharing = Sharing(store, spec, self._directory)
         # Those of the client that starts it: a fork or `launch` hands its variables on.
         self._relays = Relays(paths, spec, os.environ)
         self.session: Session = Session(
@@ -243,13 +234,13 @@ class Supervisor:
         async with AsyncExitStack() as stack:
             try:
                 stack.enter_context(self._relays.open())
-                await stack.enter_async_context(self._links.open(self._paths, self._store))
-                vm = self._vm = await stack.enter_async_context(self._start_vm())
+                vm, agent = await stack.enter_async_context(self._machine.start())
+                self._vm = vm
                 await stack.enter_async_context(self._serve())
                 log.info("virtual machine started, process %d", vm.pid)
                 self._lifeline.ready()
                 self._lifeline.on_close(self._launcher_left)
-                end = await self._live(vm)
+                end = await self._live(vm, agent)
             except WoodlotError as error:
                 explained = self._explain(error)
                 end = End(code=exit_code(explained), reason=explained.message)
@@ -286,57 +277,6 @@ class Supervisor:
         self._lifeline.fail(error)
 
     @asynccontextmanager
-    async def _start_vm(self) -> AsyncGenerator[VirtualMachine]:
-        from woodlot.rootfs.upper import clone_disk, ensure_upper_template
-        from woodlot.vmm.qemu.machine import QemuVmm
-
-        disk = self._directory / "upper.ext4"
-        if not disk.exists():
-            # Renamed when whole, so that a start after a crash does not take a part for it.
-            part = disk.with_suffix(".part")
-            part.unlink(missing_ok=True)
-            clone_disk(ensure_upper_template(self._paths.disks, self._spec.disk_bytes), part)
-            part.rename(disk)
-        sockets = self._paths.sockets(self._spec.id)
-        sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            async with AsyncExitStack() as stack:
-                await stack.enter_async_context(self._sharing.open(sockets))
-                try:
-                    vm = await stack.enter_async_context(
-                        QemuVmm(self._plan.arch).start(self._vm_spec(sockets))
-                    )
-                except VmmError as error:
-                    raise self._sharing.explain(error) from error
-                self._sharing.handed_over()
-                yield vm
-        finally:
-            shutil.rmtree(sockets, ignore_errors=True)
-
-    def _vm_spec(self, sockets: Path) -> VmSpec:
-        spec = self._spec
-        return VmSpec(
-            name=spec.name,
-            arch=self._plan.arch,
-            accelerator=self._plan.accelerator,
-            vcpus=max(1, math.ceil(spec.cpus)),
-            memory_bytes=spec.memory_bytes + GUEST_OVERHEAD_BYTES,
-            kernel=self._plan.kernel,
-            initramfs=self._plan.initramfs,
-            kernel_cmdline=(*self._plan.kernel_cmdline, *spec.kernel_args),
-            disks=(
-                Disk(path=Path(spec.rootfs), serial=IMAGE_SERIAL, read_only=True),
-                Disk(path=self._directory / "upper.ext4", serial=UPPER_SERIAL),
-                *self._sharing.disks(),
-            ),
-            shares=self._sharing.devices(),
-            networks=self._links.devices,
-            control_socket=sockets / "a.sock",
-            console_log=self._directory / "console.log",
-            vmm_log=self._directory / "vmm.log",
-        )
-
-    @asynccontextmanager
     async def _serve(self) -> AsyncGenerator[None]:
         import grpc.aio
 
@@ -356,13 +296,13 @@ class Supervisor:
         finally:
             await server.stop(_LAST_ANSWERS_S)
 
-    async def _live(self, vm: VirtualMachine) -> "End":
+    async def _live(self, vm: VirtualMachine, agent: "Agent") -> "End":
         """Race the container's life against the VM's death and against being abandoned.
 
         Raises:
             WoodlotError: The container's process never ran.
         """
-        life = asyncio.create_task(self._life(vm))
+        life = asyncio.create_task(self._life(vm, agent))
         death = asyncio.create_task(vm.wait())
         abandoned = asyncio.create_task(self._abandoned.wait())
         watching = asyncio.create_task(self._watch_networks(vm))
@@ -384,7 +324,7 @@ class Supervisor:
 
     async def _watch_networks(self, vm: VirtualMachine) -> None:
         """Record that a network is gone; the container goes on, for what it does may not need it."""
-        reason = await self._links.lost()
+        reason = await self._machine.links.lost()
         # When the VM ends, its connection does, too, and the first is known later.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_KILL_TIMEOUT_S):
@@ -405,11 +345,11 @@ class Supervisor:
                 details=last_words(self._directory / "console.log"),
                 hint=f"a kernel that cannot run the agent does this; {_BOOT_HINT}",
             )
-        return End(code=state.KILLED_EXIT_CODE, reason=self._sharing.lost() or reason)
+        return End(code=state.KILLED_EXIT_CODE, reason=self._machine.sharing.lost() or reason)
 
     def _write_running(self) -> None:
         assert self._vm is not None  # noqa: S101 - a process has a VM
-        leases = self._links.leases
+        leases = self._machine.links.leases
         self._write_state(
             state.Running(
                 started_at=self._started_at,
@@ -417,19 +357,18 @@ class Supervisor:
                 accelerator=self._plan.accelerator.value,
                 ip=leases[0].ip if leases else "",
                 networks=tuple(asdict(lease) for lease in leases),
-                ports=tuple(asdict(port) for port in self._links.ports),
+                ports=tuple(asdict(port) for port in self._machine.links.ports),
                 network_lost=self._network_lost,
             )
         )
 
-    async def _life(self, vm: VirtualMachine) -> "End":
+    async def _life(self, vm: VirtualMachine, agent: "Agent") -> "End":
         from woodlot.container.session import end_of
-        from woodlot.guest.client import Agent
 
-        async with Agent(vm.control_target) as agent, AsyncExitStack() as stack:
+        async with AsyncExitStack() as stack:
             await self._prepare(agent)
             self._agent = agent
-            await stack.enter_async_context(self._sharing.watch(agent, vm.kill))
+            await stack.enter_async_context(self._machine.sharing.watch(agent, vm.kill))
             await stack.enter_async_context(self._relays.carry(agent, self._started))
             rows, columns = await self._wanted
             async with agent.run(self._process_request(rows, columns), first=True) as process:
@@ -455,12 +394,12 @@ class Supervisor:
     def _lost_writes(self) -> str:
         """Said beside the process's own status: inside the guest it was an error that does not tell the cause."""
         if self._vm is None or not self._vm.disk_full:
-            return "; ".join(filter(None, (self._network_lost, self._sharing.lost())))
+            return "; ".join(filter(None, (self._network_lost, self._machine.sharing.lost())))
         return f"the host's disk is full and what it wrote was lost; free some space at {self._paths.data}"
 
     async def _prepare(self, agent: "Agent") -> None:
         try:
-            hello = await agent.hello(timeout_s=settings.get_float("vm.boot_timeout"))
+            hello = await self._machine.hello(agent)
         except GuestError as error:
             error.details = last_words(self._directory / "console.log")
             error.hint = error.hint or f"raise vm.boot_timeout if this host is slow; {_BOOT_HINT}"
@@ -469,11 +408,11 @@ class Supervisor:
         log.info("agent %s, kernel %s", hello.agent_version, hello.kernel_release)
         await agent.configure(self._configure_request(), timeout_s=_SETUP_TIMEOUT_S)
         try:
-            timeout_s = _FILL_TIMEOUT_S if self._sharing.fills else _SETUP_TIMEOUT_S
-            await self._sharing.guard(
+            timeout_s = _FILL_TIMEOUT_S if self._machine.sharing.fills else _SETUP_TIMEOUT_S
+            await self._machine.sharing.guard(
                 agent.create_container(self._create_request(), timeout_s=timeout_s)
             )
-            await self._sharing.filled()
+            await self._machine.sharing.filled()
         except GuestError as error:
             error.details = last_words(self._directory / "console.log")
             if f'disk "{IMAGE_SERIAL}"' in error.message:
@@ -535,7 +474,7 @@ class Supervisor:
         return agent_pb2.ConfigureRequest(
             time_unix_nanos=time.time_ns(),
             entropy=secrets.token_bytes(_ENTROPY_BYTES),
-            interfaces=self._links.interface_requests(),
+            interfaces=self._machine.links.interface_requests(restored=self._machine.restored),
         )
 
     def _create_request(self) -> "agent_pb2.CreateContainerRequest":
@@ -548,7 +487,7 @@ class Supervisor:
             rootfs=agent_pb2.RootFilesystem(
                 image_serial=IMAGE_SERIAL, upper_serial=UPPER_SERIAL, read_only=spec.read_only
             ),
-            mounts=self._sharing.requests(self._relays.requests()),
+            mounts=self._machine.sharing.requests(self._relays.requests()),
             resources=agent_pb2.Resources(
                 cpu_millis=round(spec.cpus * 1000), memory_bytes=spec.memory_bytes
             ),
@@ -556,9 +495,9 @@ class Supervisor:
             readonly_paths=READONLY_PATHS,
             etc_files={
                 name: text
-                for name, text in self._links.etc_files().items()
+                for name, text in self._machine.links.etc_files().items()
                 # A file of the user's own comes first.
-                if not self._sharing.hides(f"/etc/{name}")
+                if not self._machine.sharing.hides(f"/etc/{name}")
             },
             shm_bytes=spec.shm_bytes,
         )

@@ -202,6 +202,13 @@ class Agent:
             features=frozenset(clean(name) for name in reply.features[:64]),
         )
 
+    async def settle(self, *, timeout_s: float) -> None:
+        """Let the guest come to rest, so that it can be saved."""
+        try:
+            await self._stub.Settle(pb.SettleRequest(), timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise _translate(error, "come to rest", timeout_s) from error
+
     async def configure(self, request: pb.ConfigureRequest, *, timeout_s: float) -> None:
         """Give the guest clock, entropy and network."""
         try:

@@ -29,7 +29,8 @@ class Arch(StrEnum):
 class Disk:
     """A virtio-blk disk from a raw file."""
 
-    path: Path
+    path: Path | None
+    """None holds the disk's place in a machine that will be saved."""
     serial: str
     """At most 20 bytes; how the guest finds it."""
     read_only: bool = False
@@ -70,7 +71,27 @@ class TapNetwork:
     """The monitor inherits it."""
 
 
-NetworkDevice: TypeAlias = UserNetwork | StreamNetwork | TapNetwork
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnconnectedNetwork:
+    """A virtio-net device with nothing behind it: it holds a place in a machine that will be saved."""
+
+    mac: str
+
+
+NetworkDevice: TypeAlias = UserNetwork | StreamNetwork | TapNetwork | UnconnectedNetwork
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedMachine:
+    """A machine that stood still while its agent waited: others of the same shape start where it stood.
+
+    Of the same shape is one whose `VmSpec` differs in names, paths, addresses and shares only.
+    """
+
+    memory: Path
+    """The guest's memory; holes are zeros."""
+    state: Path
+    """Processors and devices, in the monitor's own format."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +112,19 @@ class VmSpec:
     """With any, the guest's memory is shared with their servers."""
     networks: tuple[NetworkDevice, ...] = ()
     """In the order in which the guest finds the devices."""
+    balloon: bool = True
+    """Memory that the guest frees goes back to the host."""
+    memory_file: Path | None = None
+    """Keep the guest's memory in this file, made anew, so that the machine can be saved; None keeps it nowhere."""
     control_socket: Path
     """Unix socket that carries the agent's stream where the host has no vsock."""
     console_log: Path
     vmm_log: Path
+
+    @property
+    def owns_memory(self) -> bool:
+        """Whether its memory may be no other machine's: the guest can tear pages out of it, or servers write it."""
+        return self.balloon or bool(self.shares)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,8 +176,15 @@ class Vmm(Protocol):
         """What this host may offer, best first; TCG is always last. Not proof that it works."""
         ...
 
-    def start(self, spec: VmSpec) -> AbstractAsyncContextManager[VirtualMachine]:
+    def start(
+        self, spec: VmSpec, saved: SavedMachine | None = None
+    ) -> AbstractAsyncContextManager[VirtualMachine]:
         """Run a VM for the life of the block; entered when its process runs, before the guest is up.
+
+        Args:
+            spec: The machine.
+            saved: Go on where this one stood, in place of booting. Unless the spec `owns_memory`, what is only
+                read stays one for all that started there.
 
         Raises:
             NotFoundError: The monitor's program is missing.

@@ -64,6 +64,7 @@ class Command:
             accelerator=Accelerator.TCG,
             kernel=kernel_file or paths.kernels / "vmlinuz",
             initramfs=paths.initramfs / "init.cpio",
+            guest="kernel agent",
         )
 
     def _launch(

@@ -33,6 +33,7 @@ from woodlot.errors import (
 )
 from woodlot.network.switch import Lease
 from woodlot.store.store import Store
+from woodlot.template.template import Template
 from woodlot.units import MIB
 from woodlot.vmm.base import Accelerator, Arch, Disk, StreamNetwork, VirtualMachine, VmSpec
 
@@ -45,6 +46,7 @@ PLAN = MachinePlan(
     accelerator=Accelerator.TCG,
     kernel=Path("/k/vmlinuz"),
     initramfs=Path("/k/init.cpio"),
+    guest="kernel agent",
     kernel_cmdline=("plan",),
 )
 
@@ -173,7 +175,7 @@ def join(made: Made) -> Supervisor:
         mtu=1500,
         internal=False,
     )
-    links = made.supervisor._links
+    links = made.supervisor._machine.links
     links._attachments.append(cast("Attachment", SimpleNamespace(lease=lease)))
     links._devices.append(StreamNetwork(mac=lease.mac, socket=Path("/run/x/n0.sock")))
     return made.supervisor
@@ -211,6 +213,13 @@ async def test_configure_request(make: Make) -> None:
     assert text(request) == CONFIGURE
 
 
+async def test_a_restored_guest_finds_its_card_by_the_templates_address(make: Make) -> None:
+    supervisor = join(make(WEB))
+    supervisor._machine._template = Template(id="t", directory=Path("/t"), description={})
+    [card] = supervisor._configure_request().interfaces
+    assert (card.mac, card.device_mac) == ("52:54:00:27:1a:41", "02:00:00:00:00:01")
+
+
 async def test_create_request(make: Make) -> None:
     assert text(join(make(WEB))._create_request()) == CREATE
 
@@ -241,7 +250,7 @@ async def test_without_network_there_is_neither_device_nor_nameserver(make: Make
     files = supervisor._create_request().etc_files
     assert files["resolv.conf"] == b""
     assert b"abababababab" not in files["hosts"]
-    assert supervisor._vm_spec(Path("/run/x")).networks == ()
+    assert supervisor._machine._build_spec(Path("/run/x")).networks == ()
 
 
 async def test_a_process_of_defaults(make: Make) -> None:
@@ -254,19 +263,19 @@ async def test_a_process_of_defaults(make: Make) -> None:
 )
 async def test_parts_of_cpus(make: Make, cpus: float, vcpus: int, millis: int) -> None:
     supervisor = make(dataclasses.replace(WEB, cpus=cpus)).supervisor
-    assert supervisor._vm_spec(Path("/run/x")).vcpus == vcpus
+    assert supervisor._machine._build_spec(Path("/run/x")).vcpus == vcpus
     assert supervisor._create_request().resources.cpu_millis == millis
 
 
 async def test_machine(make: Make, store: Store) -> None:
     directory = store.paths.container(WEB.id)
-    assert join(make(WEB))._vm_spec(Path("/run/x")) == VmSpec(
+    assert join(make(WEB))._machine._build_spec(Path("/run/x")) == VmSpec(
         name="web",
         arch=Arch.AMD64,
         accelerator=Accelerator.TCG,
         vcpus=2,
-        # The guest's own share comes on top of what the container may use.
-        memory_bytes=(200 + 128) * MIB,
+        # The guest's own share comes on top of what the container may use, in whole steps.
+        memory_bytes=384 * MIB,
         kernel=Path("/k/vmlinuz"),
         initramfs=Path("/k/init.cpio"),
         kernel_cmdline=("plan", "debug"),

@@ -14,6 +14,7 @@ from woodlot.vmm.base import (
     SharedFiles,
     StreamNetwork,
     TapNetwork,
+    UnconnectedNetwork,
     UserNetwork,
     VmSpec,
 )
@@ -207,3 +208,52 @@ def test_files_are_served_into_shared_memory() -> None:
 def test_a_tag_has_a_limit() -> None:
     with pytest.raises(ConfigError, match="at most 36 bytes"):
         build(dataclasses.replace(SPEC, shares=(SharedFiles(tag="x" * 37, socket_fd=9),)))
+
+
+def test_a_machine_to_be_saved_holds_places() -> None:
+    spec = dataclasses.replace(
+        SPEC,
+        disks=(Disk(path=None, serial="p0", read_only=True), Disk(path=None, serial="p1")),
+        networks=(UnconnectedNetwork(mac="02:00:00:00:00:01"),),
+        memory_file=Path("/t/a,b"),
+        balloon=False,
+    )
+    argv = build(spec)
+    memory = argv.index("-object") + 1
+    assert argv[memory] == "memory-backend-file,id=ram,size=512M,mem-path=/t/a,,b,share=on"
+    begin = argv.index("-blockdev")
+    assert argv[begin : begin + 12] == [
+        "-blockdev", "driver=null-co,node-name=disk0,size=17592186044416,read-zeroes=on,read-only=on",
+        "-device", "virtio-blk-pci,drive=disk0,serial=p0",
+        "-blockdev",
+        "driver=null-co,node-name=disk1,size=17592186044416,read-zeroes=on,discard=unmap,detect-zeroes=unmap",
+        "-device", "virtio-blk-pci,drive=disk1,serial=p1,werror=report,rerror=report",
+        "-netdev", "hubport,id=net0,hubid=0",
+        "-device", "virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,romfile=",
+    ][:12]  # fmt: skip
+    assert not [arg for arg in argv if "balloon" in arg]
+    assert "-incoming" not in argv
+    # Devices will be plugged in.
+    assert "acpi=noirq" not in after(argv, "-append")
+
+
+@pytest.mark.parametrize(
+    ("balloon", "shares", "share"),
+    [
+        (False, (), "off"),
+        # The guest could tear pages out of a file that others map.
+        (True, (), "on"),
+        (False, (SharedFiles(tag="fs0", socket_fd=9),), "on"),
+    ],
+)
+def test_memory_of_a_saved_machine(
+    balloon: bool, shares: tuple[SharedFiles, ...], share: str
+) -> None:
+    spec = dataclasses.replace(SPEC, balloon=balloon, shares=shares)
+    argv = build(spec, dataclasses.replace(SERIAL, memory=Path("/t/memory")))
+    memory = argv.index("-object") + 1
+    assert argv[memory] == f"memory-backend-file,id=ram,size=512M,mem-path=/t/memory,share={share}"
+    assert argv[-2:] == ["-incoming", "defer"]
+    # A share's device is no part of what is saved: it is plugged in afterwards.
+    assert not [arg for arg in argv if "vhost-user-fs" in arg]
+    assert len([arg for arg in argv if arg == "socket,id=fs0,fd=9"]) == len(shares)

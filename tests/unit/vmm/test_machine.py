@@ -12,7 +12,7 @@ import pytest
 from tests.programs import python_shebang
 from woodlot.errors import NotFoundError, UnsupportedError, VmmError, VmmTimeoutError
 from woodlot.units import MIB
-from woodlot.vmm.base import Accelerator, Arch, VmExit, VmSpec
+from woodlot.vmm.base import Accelerator, Arch, SavedMachine, VmExit, VmSpec
 from woodlot.vmm.qemu import binary, console, machine
 from woodlot.vmm.qemu.machine import QemuVmm, describe_end
 from woodlot.vmm.qemu.qmp import QmpClosedError, QmpCommandError
@@ -353,3 +353,82 @@ def test_amd_processors_have_no_arch_capabilities(tmp_path: Path) -> None:
     assert machine.host_cpu_vendor(cpuinfo) == ""
     assert machine.broken_features(Accelerator.KVM, "GenuineIntel") == ()
     assert machine.host_cpu_vendor(tmp_path / "none") == ""
+
+
+MIGRATE = """
+def state_socket():
+    uri = next(m["arguments"]["uri"] for m in seen if m["execute"].startswith("migrate") and "uri" in m["arguments"])
+    kind, _, where = uri.partition(":")
+    if kind == "fd":
+        return socket.socket(fileno=int(where))
+    s = socket.socket(socket.AF_UNIX); s.connect(where); return s
+seen = []
+def serve_all(on):
+    for line in reader:
+        message = json.loads(line); seen.append(message)
+        name = message["execute"]
+        if name in on:
+            on[name]()
+        send(id=message["id"], **{"return": [] if name == "query-chardev" else {}})
+"""
+
+
+async def test_a_machine_is_saved_and_another_goes_on_where_it_stood(
+    fake: Fake, spec: VmSpec, scratch: Path
+) -> None:
+    saver = fake(
+        MIGRATE
+        + """
+def out():
+    s = state_socket(); s.sendall(b"state" * 100000); s.close()
+    send(event="MIGRATION", data={"status": "completed"})
+greet(); serve_all({"migrate": out})
+"""
+    )
+    memory = scratch / "memory"
+    async with saver.start(dataclasses.replace(spec, memory_file=memory)) as vm:
+        assert memory.stat().st_mode & 0o777 == 0o600
+        await vm.save(scratch / "state")
+    assert (scratch / "state").read_bytes() == b"state" * 100000
+    with memory.open("r+b") as file:
+        file.truncate(64 * MIB)
+    taker = fake(
+        MIGRATE
+        + f"""
+def take():
+    s = state_socket(); data = b""
+    while True:
+        more = s.recv(65536)
+        if not more: break
+        data += more
+    good = data == b"state" * 100000
+    send(event="MIGRATION", data={{"status": "active"}})
+    send(event="MIGRATION", data={{"status": "completed" if good else "failed"}})
+def note():
+    open({str(scratch / "cont")!r}, "w").write(" ".join(m["execute"] for m in seen))
+greet(); serve_all({{"migrate-incoming": take, "cont": note}})
+"""
+    )
+    saved = SavedMachine(memory=memory, state=scratch / "state")
+    for balloon in (False, True):
+        async with taker.start(dataclasses.replace(spec, balloon=balloon), saved):
+            pass
+        ran = (scratch / "cont").read_text().split()
+        assert ran[-3:] == ["migrate-set-capabilities", "migrate-incoming", "cont"]
+        (scratch / "cont").unlink()
+
+
+@pytest.mark.parametrize(
+    "body", ['send(event="MIGRATION", data={"status": "failed"})', "sys.exit(1)"]
+)
+async def test_a_state_that_does_not_fit_is_an_error(
+    fake: Fake, spec: VmSpec, scratch: Path, body: str
+) -> None:
+    (scratch / "state").write_bytes(b"x")
+    (scratch / "memory").write_bytes(b"")
+    vmm = fake(MIGRATE + f'greet(); serve_all({{"migrate-incoming": lambda: {body}}})')
+    saved = SavedMachine(memory=scratch / "memory", state=scratch / "state")
+    with pytest.raises(VmmError, match="could not take up the machine's state"):
+        async with vmm.start(dataclasses.replace(spec, balloon=False), saved):
+            pytest.fail("it did not start")
+    assert not spec.control_socket.exists()

@@ -22,12 +22,15 @@ from woodlot.vmm.base import (
     SharedFiles,
     StreamNetwork,
     TapNetwork,
+    UnconnectedNetwork,
     UserNetwork,
     VmSpec,
 )
 
 MAX_SERIAL_BYTES = 20  # VIRTIO_BLK_ID_BYTES, linux/virtio_blk.h
 MAX_TAG_BYTES = 36  # virtio_fs_config.tag, linux/virtio_fs.h
+# Of a disk that holds the place of any other: a guest keeps the size it saw first, and filesystems know their own.
+_PLACE_BYTES = 16 << 40
 
 # Only what QEMU does not need once it runs: it neither forks, nor execs, nor gains rights.
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
@@ -54,6 +57,8 @@ class Channels:
     vsock_cid: int | None = None
     vhost_net: bool = False
     """The host's kernel moves the frames of taps itself, without QEMU."""
+    memory: Path | None = None
+    """A file, as large as the guest's memory, that holds a saved machine's; QEMU then waits for the rest of it."""
 
 
 def build_argv(
@@ -77,20 +82,29 @@ def build_argv(
         *machine_args(spec.arch, spec.accelerator),
         *accelerator_args(spec.accelerator),
         *processor_args(spec.arch, spec.accelerator, spec.vcpus, without_features=without_features),
-        *memory_args(spec.memory_bytes, shared=bool(spec.shares)),
+        *memory_args(
+            spec.memory_bytes,
+            path=channels.memory or spec.memory_file,
+            shared=bool(spec.shares or spec.memory_file or (channels.memory and spec.owns_memory)),
+        ),
         *kernel_args(spec),
         *monitor_args(channels.qmp_fd),
         *console_args(spec.console_log),
         *control_args(channels),
         *[arg for index, disk in enumerate(spec.disks) for arg in disk_args(index, disk)],
-        *[arg for index, share in enumerate(spec.shares) for arg in share_args(index, share)],
+        *[
+            arg
+            for index, share in enumerate(spec.shares)
+            for arg in share_args(index, share, plugged_later=channels.memory is not None)
+        ],
         *[
             arg
             for index, network in enumerate(spec.networks)
             for arg in network_args(index, network, vhost=channels.vhost_net)
         ],
         *entropy_args(),
-        *balloon_args(),
+        *(balloon_args() if spec.balloon else []),
+        *(incoming_args() if channels.memory is not None else []),
     ]
 
 
@@ -168,16 +182,26 @@ def processor_args(
     return ["-cpu", model, "-smp", str(vcpus)]
 
 
-def memory_args(memory_bytes: int, *, shared: bool = False) -> list[str]:
+def memory_args(memory_bytes: int, *, path: Path | None = None, shared: bool = False) -> list[str]:
     """RAM: anonymous memory of the QEMU process, given back as the guest reports pages free.
 
-    A named backend, so that a file (a saved template, mapped privately) can take its place. File servers read and
-    write a guest's memory directly, so for them, and only then, it is one that other processes can map.
+    A named backend, so that a file can take its place: that of a machine to be saved (shared), or a saved one
+    (private: what is written stays in the process). File servers read and write a guest's memory directly, so for
+    them, and only then, it is one that other processes can map.
+
+    Args:
+        memory_bytes: Size.
+        path: A file of that size.
+        shared: What is written reaches the file, or whoever maps the memory.
     """
     size_mib = memory_bytes // MIB
-    backend = "memory-backend-memfd" if shared else "memory-backend-ram"
-    share = ",share=on" if shared else ""
-    return ["-m", f"{size_mib}M", "-object", f"{backend},id=ram,size={size_mib}M{share}"]
+    if path is not None:
+        backend = f"memory-backend-file,mem-path={escape(path)},share={'on' if shared else 'off'}"
+    else:
+        backend = "memory-backend-memfd,share=on" if shared else "memory-backend-ram"
+    kind, _, options = backend.partition(",")
+    more = f",{options}" if options else ""
+    return ["-m", f"{size_mib}M", "-object", f"{kind},id=ram,size={size_mib}M{more}"]
 
 
 def kernel_args(spec: VmSpec) -> list[str]:
@@ -188,12 +212,24 @@ def kernel_args(spec: VmSpec) -> list[str]:
     return [
         "-kernel", os.fspath(spec.kernel),
         "-initrd", os.fspath(spec.initramfs),
-        "-append", " ".join([*kernel_cmdline(spec.arch, spec.accelerator, spec.vcpus), *spec.kernel_cmdline]),
+        "-append", " ".join([
+            *kernel_cmdline(spec.arch, spec.accelerator, spec.vcpus, takes_devices=spec.memory_file is not None),
+            *spec.kernel_cmdline,
+        ]),
     ]  # fmt: skip
 
 
-def kernel_cmdline(arch: Arch, accelerator: Accelerator, vcpus: int) -> tuple[str, ...]:
-    """Our own kernel arguments; those of a spec follow, and the last of a kind wins."""
+def kernel_cmdline(
+    arch: Arch, accelerator: Accelerator, vcpus: int, *, takes_devices: bool = False
+) -> tuple[str, ...]:
+    """Our own kernel arguments; those of a spec follow, and the last of a kind wins.
+
+    Args:
+        arch: Of the guest.
+        accelerator: What runs it.
+        vcpus: Its processors.
+        takes_devices: Devices may be plugged in while it runs, whose interrupts no firmware has routed.
+    """
     match arch:
         case Arch.AMD64:
             return (
@@ -206,7 +242,7 @@ def kernel_cmdline(arch: Arch, accelerator: Accelerator, vcpus: int) -> tuple[st
                 "i8042.noaux", "i8042.nokbd", "i8042.nopnp", "i8042.dumbkbd",
                 "8250.nr_uarts=1",
                 "no_timer_check",
-                *_interrupt_args(accelerator, vcpus),
+                *([] if takes_devices else _interrupt_args(accelerator, vcpus)),
             )  # fmt: skip
         case Arch.ARM64:
             return ("console=ttyAMA0", *_COMMON_KERNEL_ARGS)
@@ -271,25 +307,50 @@ def disk_args(index: int, disk: Disk) -> list[str]:
     node = f"disk{index}"
     options = "read-only=on" if disk.read_only else "discard=unmap,detect-zeroes=unmap"
     errors = "" if disk.read_only else ",werror=report,rerror=report"
+    if disk.path is None:
+        source = f"driver=null-co,node-name={node},size={_PLACE_BYTES},read-zeroes=on"
+    else:
+        source = f"driver=file,node-name={node},filename={escape(disk.path)}"
     return [
-        "-blockdev", f"driver=file,node-name={node},filename={escape(disk.path)},{options}",
+        "-blockdev", f"{source},{options}",
         "-device", f"virtio-blk-pci,drive={node},serial={escape(disk.serial)}{errors}",
     ]  # fmt: skip
 
 
-def share_args(index: int, share: SharedFiles) -> list[str]:
+def share_args(index: int, share: SharedFiles, *, plugged_later: bool = False) -> list[str]:
     """A virtio-fs device, whose server is at the other end of an inherited socket.
+
+    Args:
+        index: Position among the shares.
+        share: What is shared.
+        plugged_later: Only the connection: the state of such a device cannot be saved, so it is plugged in (with
+            `share_device`) once a saved machine's is there.
+
+    Raises:
+        ConfigError: The tag is too long.
+    """
+    connection = ["-chardev", f"socket,id=fs{index},fd={share.socket_fd}"]
+    device = share_device(index, share)
+    options = ",".join(
+        f"{name}={escape(str(value))}" for name, value in device.items() if name != "driver"
+    )
+    return [*connection, *([] if plugged_later else ["-device", f"{device['driver']},{options}"])]
+
+
+def share_device(index: int, share: SharedFiles) -> dict[str, str | int]:
+    """The device of a share, as the command ``device_add`` takes it.
 
     Raises:
         ConfigError: The tag is too long.
     """
     if len(share.tag.encode()) > MAX_TAG_BYTES:
         raise ConfigError(f"a share's tag has at most {MAX_TAG_BYTES} bytes, got {share.tag!r}")
-    node = f"fs{index}"
-    return [
-        "-chardev", f"socket,id={node},fd={share.socket_fd}",
-        "-device", f"vhost-user-fs-pci,chardev={node},tag={escape(share.tag)},queue-size=1024",
-    ]  # fmt: skip
+    return {
+        "driver": "vhost-user-fs-pci",
+        "chardev": f"fs{index}",
+        "tag": share.tag,
+        "queue-size": 1024,
+    }
 
 
 def network_args(index: int, network: NetworkDevice, *, vhost: bool = False) -> list[str]:
@@ -303,6 +364,8 @@ def network_args(index: int, network: NetworkDevice, *, vhost: bool = False) -> 
             backend = f"stream,id={netdev},server=off,addr.type=unix,addr.path={path}"
         case TapNetwork():
             backend = f"tap,id={netdev},fd={network.tap_fd}" + (",vhost=on" if vhost else "")
+        case UnconnectedNetwork():
+            backend = f"hubport,id={netdev},hubid={index}"
         case _:
             assert_never(network)
     return [
@@ -320,6 +383,11 @@ def entropy_args() -> list[str]:
 def balloon_args() -> list[str]:
     """Memory the guest reports as free goes back to the host."""
     return ["-device", "virtio-balloon-pci,free-page-reporting=on"]
+
+
+def incoming_args() -> list[str]:
+    """Wait for a saved machine's state before anything runs."""
+    return ["-incoming", "defer"]
 
 
 def describe(argv: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ import secrets
 import socket
 import sys
 from collections.abc import AsyncGenerator, Generator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -20,17 +21,19 @@ from woodlot.vmm.base import (
     CONTROL_VSOCK_PORT,
     Accelerator,
     Arch,
+    SavedMachine,
     TapNetwork,
     VmExit,
     VmSpec,
 )
-from woodlot.vmm.qemu import binary, cmdline, console
+from woodlot.vmm.qemu import binary, cmdline, console, saved
 from woodlot.vmm.qemu.qmp import Event, Qmp, QmpClosedError
 
 log = logging.getLogger(__name__)
 
 GREETING_TIMEOUT_S = 30.0
 STOP_GRACE_S = 5.0
+STATE_TIMEOUT_S = 30.0
 _LAST_EVENTS_S = 2.0
 _STDERR_TAIL_BYTES = 2000
 _CONTROL_CHARDEV = "control"
@@ -73,6 +76,7 @@ class QemuMachine:
         self._cpu_failed = False
         self._disk_full = False
         self._agent_opened = asyncio.Event()
+        self._migrated: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._ended: asyncio.Task[VmExit] | None = None
 
     @property
@@ -116,6 +120,31 @@ class QemuMachine:
         """Let the vCPUs run on."""
         await self.execute("cont")
 
+    async def save(self, state: Path) -> None:
+        """Stop the guest and write all of the machine but its memory to the file ``state``; it is of no use then.
+
+        The machine must have been started with a ``memory_file``, which is whole once QEMU has ended.
+
+        Raises:
+            VmmError: QEMU could not do it.
+        """
+        await self.pause()
+        path = self._spec.control_socket.with_name("m.sock")
+        with _listen(path) as listener:
+            listener.setblocking(False)  # noqa: FBT003
+            receiving = asyncio.create_task(saved.receive_state(listener, state))
+            try:
+                await self.execute("migrate-set-capabilities", capabilities=saved.CAPABILITIES)
+                await self.execute("migrate", uri=f"unix:{path}")
+                async with asyncio.timeout(STATE_TIMEOUT_S):
+                    await self._wait_migrated("save")
+                    await receiving
+            except TimeoutError as error:
+                raise VmmTimeoutError(f"QEMU did not save {self._spec.name} in time") from error
+            finally:
+                receiving.cancel()
+                await asyncio.gather(receiving, return_exceptions=True)
+
     async def wait_agent(self) -> None:
         """Return once the guest has opened the agent's virtio-serial port: its kernel and its agent run.
 
@@ -144,6 +173,45 @@ class QemuMachine:
                 self._agent_opened.set()
         self._watch()
 
+    async def restore(self, state: bytes, channel: socket.socket, channel_fd: int) -> None:
+        """Take a saved machine's state, plug in what could not be part of it, and let the guest run on.
+
+        Args:
+            state: What `save` wrote.
+            channel: Our end of the connection that QEMU inherited; closed.
+            channel_fd: Its number in QEMU.
+
+        Raises:
+            VmmError: The state does not fit, or is damaged.
+        """
+        sending = asyncio.create_task(saved.send_state(state, channel))
+        try:
+            await self.execute("migrate-set-capabilities", capabilities=saved.CAPABILITIES)
+            await self.execute("migrate-incoming", uri=f"fd:{channel_fd}")
+            async with asyncio.timeout(STATE_TIMEOUT_S):
+                await self._wait_migrated("take up")
+        except QmpClosedError as error:
+            ended = await self._watch()
+            raise VmmError(f"QEMU could not take up the machine's state: {ended.reason}") from error
+        except TimeoutError as error:
+            raise VmmTimeoutError(
+                f"QEMU did not take up the saved state for {self._spec.name} in time"
+            ) from error
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+        for index, share in enumerate(self._spec.shares):
+            await self.execute("device_add", **cmdline.share_device(index, share))
+        await self.resume()
+
+    async def _wait_migrated(self, operation: str) -> None:
+        await asyncio.wait((self._migrated, self._watch()), return_when=asyncio.FIRST_COMPLETED)
+        if not self._migrated.done():
+            ended = self._watch().result()
+            raise VmmError(f"QEMU could not {operation} the machine's state: {ended.reason}")
+        if not self._migrated.result():
+            raise VmmError(f"QEMU could not {operation} the machine's state")
+
     async def close(self) -> None:
         """Stop QEMU if it runs, and reap it."""
         try:
@@ -165,6 +233,9 @@ class QemuMachine:
         elif name == "VSERPORT_CHANGE" and data.get("id") == _CONTROL_PORT:
             if data.get("open") is True:
                 self._agent_opened.set()
+        elif name == "MIGRATION":
+            if data.get("status") in {"completed", "failed"} and not self._migrated.done():
+                self._migrated.set_result(data["status"] == "completed")
         elif name == "BLOCK_IO_ERROR":
             # Its field "nospace" is for machines that stop at errors, which ours do not.
             self._disk_full = self._disk_full or data.get("reason") in _DISK_FULL
@@ -269,11 +340,17 @@ class QemuVmm:
         return (Accelerator.TCG,)
 
     @contextlib.asynccontextmanager
-    async def start(self, spec: VmSpec) -> AsyncGenerator[QemuMachine]:
+    async def start(
+        self, spec: VmSpec, saved_machine: SavedMachine | None = None
+    ) -> AsyncGenerator[QemuMachine]:
         """Run a VM for the life of the block; entered when QEMU answers, before the guest is up.
 
         The console log starts empty, the monitor's log is appended to. The control socket is made here and removed at
         the end; it accepts connections at once, and holds what is sent until the agent reads it.
+
+        Args:
+            spec: The machine.
+            saved_machine: Go on where this one stood. Entered when the guest runs then.
 
         Raises:
             NotFoundError: QEMU is not installed.
@@ -288,12 +365,18 @@ class QemuVmm:
                 listener = stack.enter_context(_listen(spec.control_socket))
                 target = f"unix:{spec.control_socket}"
             _make_private(spec.console_log)
+            if spec.memory_file is not None:
+                # QEMU leaves what is there, and pages of another machine are not ours.
+                spec.memory_file.unlink(missing_ok=True)
+                _make_private(spec.memory_file)
             log_start = spec.vmm_log.stat().st_size if spec.vmm_log.exists() else 0
             taps = [network.tap_fd for network in spec.networks if isinstance(network, TapNetwork)]
             # Without KVM the kernel has no way to interrupt the guest, and vhost none to work.
             vhost_net = bool(taps) and spec.accelerator is Accelerator.KVM and vhost_net_is_usable()
             ours, theirs = socket.socketpair()
-            with theirs:
+            with contextlib.ExitStack() as given:
+                given.enter_context(theirs)
+                restoring = _Restoring.prepare(spec, saved_machine, given, stack)
                 argv = cmdline.build_argv(
                     program,
                     spec,
@@ -302,11 +385,13 @@ class QemuVmm:
                         control_fd=listener.fileno() if listener else None,
                         vsock_cid=cid,
                         vhost_net=vhost_net,
+                        memory=restoring.memory if restoring else None,
                     ),
                     without_features=broken_features(spec.accelerator, host_cpu_vendor()),
                 )
                 fds = [theirs.fileno(), *([listener.fileno()] if listener else [])]
                 fds += [*(share.socket_fd for share in spec.shares), *taps]
+                fds += restoring.fds if restoring else []
                 try:
                     child = process.spawn(argv, log_path=spec.vmm_log, pass_fds=fds)
                 except BaseException:
@@ -318,7 +403,51 @@ class QemuVmm:
             vm = QemuMachine(spec, child, target)
             stack.push_async_callback(vm.close)
             await _connect(vm, ours, child, spec, log_start)
+            if restoring is not None:
+                await vm.restore(restoring.state, restoring.channel, restoring.channel_fd)
             yield vm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Restoring:
+    """What QEMU is given to go on where a saved machine stood."""
+
+    memory: Path
+    """As QEMU opens it."""
+    state: bytes
+    channel: socket.socket
+    """Carries the state; ours."""
+    channel_fd: int
+    """QEMU's end."""
+    fds: list[int]
+    """For QEMU to inherit."""
+
+    @classmethod
+    def prepare(
+        cls,
+        spec: VmSpec,
+        machine: SavedMachine | None,
+        given: contextlib.ExitStack,
+        stack: contextlib.AsyncExitStack,
+    ) -> "_Restoring | None":
+        """Open it: what QEMU has is closed with ``given``, what is ours with ``stack``.
+
+        Raises:
+            VmmError: The saved memory cannot be used.
+        """
+        if machine is None:
+            return None
+        state = saved.read_state(machine.state)
+        ours, theirs = socket.socketpair()
+        stack.callback(ours.close)
+        given.enter_context(theirs)
+        fds, memory = [theirs.fileno()], machine.memory
+        if spec.owns_memory:
+            copy = saved.copy_memory(memory, spec.memory_bytes)
+            given.callback(os.close, copy)
+            fds.append(copy)
+            memory = Path(f"/proc/self/fd/{copy}")
+        return cls(memory=memory, state=state, channel=ours, channel_fd=theirs.fileno(), fds=fds)
 
 
 async def _connect(

@@ -26,6 +26,14 @@ class HelloResponse(_message.Message):
     machine: str
     def __init__(self, protocol_version: _Optional[int] = ..., agent_version: _Optional[str] = ..., features: _Optional[_Iterable[str]] = ..., kernel_release: _Optional[str] = ..., machine: _Optional[str] = ...) -> None: ...
 
+class SettleRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class SettleResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class ConfigureRequest(_message.Message):
     __slots__ = ("time_unix_nanos", "entropy", "interfaces", "sysctls")
     class SysctlsEntry(_message.Message):
@@ -50,18 +58,20 @@ class ConfigureResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class NetworkInterface(_message.Message):
-    __slots__ = ("mac", "name", "addresses", "mtu", "routes")
+    __slots__ = ("mac", "name", "addresses", "mtu", "routes", "device_mac")
     MAC_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     MTU_FIELD_NUMBER: _ClassVar[int]
     ROUTES_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_MAC_FIELD_NUMBER: _ClassVar[int]
     mac: str
     name: str
     addresses: _containers.RepeatedScalarFieldContainer[str]
     mtu: int
     routes: _containers.RepeatedCompositeFieldContainer[Route]
-    def __init__(self, mac: _Optional[str] = ..., name: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., mtu: _Optional[int] = ..., routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ...) -> None: ...
+    device_mac: str
+    def __init__(self, mac: _Optional[str] = ..., name: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., mtu: _Optional[int] = ..., routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., device_mac: _Optional[str] = ...) -> None: ...
 
 class Route(_message.Message):
     __slots__ = ("destination", "gateway", "prohibit")

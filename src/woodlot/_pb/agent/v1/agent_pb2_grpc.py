@@ -39,6 +39,11 @@ class AgentStub(object):
                 request_serializer=agent_dot_v1_dot_agent__pb2.HelloRequest.SerializeToString,
                 response_deserializer=agent_dot_v1_dot_agent__pb2.HelloResponse.FromString,
                 _registered_method=True)
+        self.Settle = channel.unary_unary(
+                '/woodlot.agent.v1.Agent/Settle',
+                request_serializer=agent_dot_v1_dot_agent__pb2.SettleRequest.SerializeToString,
+                response_deserializer=agent_dot_v1_dot_agent__pb2.SettleResponse.FromString,
+                _registered_method=True)
         self.Configure = channel.unary_unary(
                 '/woodlot.agent.v1.Agent/Configure',
                 request_serializer=agent_dot_v1_dot_agent__pb2.ConfigureRequest.SerializeToString,
@@ -91,6 +96,14 @@ class AgentServicer(object):
 
     def Hello(self, request, context):
         """Version and feature handshake; answers as soon as the agent runs and changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Settle(self, request, context):
+        """Makes the guest ready to be saved: returns when every device is there and memory that is not needed was given back.
+        The host then hangs up and saves the machine; whoever starts from it begins with Hello again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,6 +192,11 @@ def add_AgentServicer_to_server(servicer, server):
                     request_deserializer=agent_dot_v1_dot_agent__pb2.HelloRequest.FromString,
                     response_serializer=agent_dot_v1_dot_agent__pb2.HelloResponse.SerializeToString,
             ),
+            'Settle': grpc.unary_unary_rpc_method_handler(
+                    servicer.Settle,
+                    request_deserializer=agent_dot_v1_dot_agent__pb2.SettleRequest.FromString,
+                    response_serializer=agent_dot_v1_dot_agent__pb2.SettleResponse.SerializeToString,
+            ),
             'Configure': grpc.unary_unary_rpc_method_handler(
                     servicer.Configure,
                     request_deserializer=agent_dot_v1_dot_agent__pb2.ConfigureRequest.FromString,
@@ -252,6 +270,33 @@ class Agent(object):
             '/woodlot.agent.v1.Agent/Hello',
             agent_dot_v1_dot_agent__pb2.HelloRequest.SerializeToString,
             agent_dot_v1_dot_agent__pb2.HelloResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Settle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/woodlot.agent.v1.Agent/Settle',
+            agent_dot_v1_dot_agent__pb2.SettleRequest.SerializeToString,
+            agent_dot_v1_dot_agent__pb2.SettleResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,238 @@
+"""What one start of a container runs on: its networks, its files and its virtual machine."""
+
+import asyncio
+import logging
+import math
+import shutil
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from woodlot import settings
+from woodlot.container.boot import MachinePlan
+from woodlot.container.links import Links
+from woodlot.container.sharing import Sharing
+from woodlot.container.spec import ContainerSpec
+from woodlot.errors import ConfigError, GuestError, VmmError
+from woodlot.paths import Paths
+from woodlot.store.store import Store
+from woodlot.template import template
+from woodlot.template.shape import device_mac
+from woodlot.units import MIB
+from woodlot.vmm.base import (
+    Arch,
+    Disk,
+    TapNetwork,
+    UnconnectedNetwork,
+    VirtualMachine,
+    VmSpec,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from woodlot.guest.client import Agent, Hello
+    from woodlot.template.template import Template
+
+log = logging.getLogger(__name__)
+
+# Room for the guest's kernel and agent beside what the user's limit allows the container.
+GUEST_OVERHEAD_BYTES = 128 * MIB
+MEMORY_STEP_BYTES = 128 * MIB
+IMAGE_SERIAL = "image"
+UPPER_SERIAL = "upper"
+# A guest that goes on where it stood answers in a fraction of a second, emulated on a busy host, too.
+_RESTORED_ANSWER_S = 20.0
+
+
+class Machine:
+    """The machine of one container; `start` comes first."""
+
+    def __init__(self, paths: Paths, store: Store, spec: ContainerSpec, plan: MachinePlan) -> None:
+        self._paths = paths
+        self._store = store
+        self._spec = spec
+        self._plan = plan
+        self._directory = paths.container(spec.id)
+        self._template: Template | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self.links = Links(self._spec)
+        self.sharing = Sharing(self._store, self._spec, self._directory)
+
+    @property
+    def restored(self) -> bool:
+        """Whether the guest was started from a template, and is still what the template was."""
+        return self._template is not None
+
+    @asynccontextmanager
+    async def start(self) -> "AsyncGenerator[tuple[VirtualMachine, Agent]]":
+        """Join the networks, serve the files and run the VM, for the life of the block.
+
+        From a template, if it may be and one works: a template that does not is removed, and the machine boots.
+        Entered when the VM runs; one from a template has answered already.
+
+        Raises:
+            WoodlotError: Why there is no machine.
+        """
+        async with AsyncExitStack() as stack:
+            if _may_restore(self._plan, self._spec):
+                attempt = AsyncExitStack()
+                try:
+                    vm, agent = await self._open(attempt, restore=True)
+                except (VmmError, GuestError) as error:
+                    log.warning("booting, since a template does not work: %s", error.message)
+                    await attempt.aclose()
+                    if self._template is not None:
+                        template.discard(self._template)
+                    self._template = None
+                    self._reset()
+                except BaseException:
+                    await attempt.aclose()
+                    raise
+                else:
+                    stack.push_async_exit(attempt)
+                    yield vm, agent
+                    return
+            yield await self._open(stack, restore=False)
+
+    async def hello(self, agent: "Agent") -> "Hello":
+        """Wait until the guest's agent answers.
+
+        Raises:
+            GuestError: It does not in time.
+        """
+        limit = _RESTORED_ANSWER_S if self.restored else settings.get_float("vm.boot_timeout")
+        return await agent.hello(timeout_s=limit)
+
+    async def _open(
+        self, stack: AsyncExitStack, *, restore: bool
+    ) -> "tuple[VirtualMachine, Agent]":
+        from woodlot.vmm.qemu.machine import QemuVmm
+
+        await stack.enter_async_context(self.links.open(self._paths, self._store))
+        self._make_disk()
+        sockets = self._paths.sockets(self._spec.id)
+        sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
+        stack.callback(shutil.rmtree, sockets, ignore_errors=True)
+        await stack.enter_async_context(self.sharing.open(sockets))
+        spec = self._build_spec(sockets)
+        # What a tap takes off the guest's hands is part of the card; a machine that is saved has none.
+        if restore and not any(isinstance(card, TapNetwork) for card in spec.networks):
+            self._template = await template.ensure(self._paths, spec, self._plan.guest)
+        machine = self._template.machine if self._template else None
+        starting = asyncio.ensure_future(
+            stack.enter_async_context(QemuVmm(self._plan.arch).start(spec, machine))
+        )
+        # The monitor is being started now; what comes next is loaded meanwhile.
+        await asyncio.sleep(0)
+        from woodlot.guest.client import Agent
+
+        try:
+            vm = await starting
+        except VmmError as error:
+            raise self.sharing.explain(error) from error
+        self.sharing.handed_over()
+        agent = await stack.enter_async_context(Agent(vm.control_target))
+        if self._template is not None:
+            shutil.copyfile(self._template.console_log, self._directory / "console.log")
+            await self.hello(agent)
+        return vm, agent
+
+    def _make_disk(self) -> None:
+        from woodlot.rootfs.upper import clone_disk, ensure_upper_template
+
+        disk = self._directory / "upper.ext4"
+        if not disk.exists():
+            # Renamed when whole, so that a start after a crash does not take a part for it.
+            part = disk.with_suffix(".part")
+            part.unlink(missing_ok=True)
+            clone_disk(ensure_upper_template(self._paths.disks, self._spec.disk_bytes), part)
+            part.rename(disk)
+
+    def _build_spec(self, sockets: Path) -> VmSpec:
+        spec, plan = self._spec, self._plan
+        return VmSpec(
+            name=spec.name,
+            arch=plan.arch,
+            accelerator=plan.accelerator,
+            vcpus=_vcpus(spec.cpus),
+            memory_bytes=_guest_memory(spec.memory_bytes),
+            kernel=plan.kernel,
+            initramfs=plan.initramfs,
+            kernel_cmdline=(*plan.kernel_cmdline, *spec.kernel_args),
+            disks=(
+                Disk(path=Path(spec.rootfs), serial=IMAGE_SERIAL, read_only=True),
+                Disk(path=self._directory / "upper.ext4", serial=UPPER_SERIAL),
+                *self.sharing.disks(),
+            ),
+            shares=self.sharing.devices(),
+            networks=self.links.devices,
+            balloon=plan.returns_memory,
+            control_socket=sockets / "a.sock",
+            console_log=self._directory / "console.log",
+            vmm_log=self._directory / "vmm.log",
+        )
+
+
+async def ensure_template(
+    paths: Paths, plan: MachinePlan, *, cpus: float, memory_bytes: int, networks: int
+) -> "Template":
+    """The template of containers without volumes that have these limits, made if it is not there.
+
+    Args:
+        paths: The installation.
+        plan: What their VMs are started with.
+        cpus: Of a container.
+        memory_bytes: Of a container.
+        networks: How many a container is attached to.
+
+    Raises:
+        WoodlotError: It cannot be made.
+    """
+    spec = VmSpec(
+        name="template",
+        arch=plan.arch,
+        accelerator=plan.accelerator,
+        vcpus=_vcpus(cpus),
+        memory_bytes=_guest_memory(memory_bytes),
+        kernel=plan.kernel,
+        initramfs=plan.initramfs,
+        kernel_cmdline=plan.kernel_cmdline,
+        disks=(
+            Disk(path=None, serial=IMAGE_SERIAL, read_only=True),
+            Disk(path=None, serial=UPPER_SERIAL),
+        ),
+        networks=tuple(UnconnectedNetwork(mac=device_mac(index)) for index in range(networks)),
+        balloon=plan.returns_memory,
+        # Where these are does not shape it.
+        control_socket=paths.runtime,
+        console_log=paths.templates,
+        vmm_log=paths.templates,
+    )
+    return await template.ensure(paths, spec, plan.guest)
+
+
+def _vcpus(cpus: float) -> int:
+    return max(1, math.ceil(cpus))
+
+
+def _guest_memory(limit_bytes: int) -> int:
+    """In steps, so that many limits have one template; the limit itself is kept inside the guest."""
+    return math.ceil((limit_bytes + GUEST_OVERHEAD_BYTES) / MEMORY_STEP_BYTES) * MEMORY_STEP_BYTES
+
+
+def _may_restore(plan: MachinePlan, spec: ContainerSpec) -> bool:
+    """Whether the user leaves us the choice, and the machine can take up a saved state.
+
+    Raises:
+        ConfigError: The setting has no such value.
+    """
+    how = settings.get_str("vm.boot")
+    if how not in {"template", "cold"}:
+        raise ConfigError(f"the setting vm.boot cannot be {how!r}", hint="use template or cold")
+    # Arguments for the kernel are there to see or change how it boots. The board of arm64 takes no device later.
+    return (
+        how == "template" and not spec.kernel_args and not (plan.arch is Arch.ARM64 and spec.mounts)
+    )

@@ -1,0 +1,1 @@
+"""Saved machines that new ones start from, in place of booting."""

@@ -94,8 +94,8 @@ class Links:
             self._attachments.append(attachment)
             self._devices.append(
                 StreamNetwork(mac=request.mac, socket=path)
-                if attachment.lease.tap_fd is None
-                else TapNetwork(mac=request.mac, tap_fd=attachment.lease.tap_fd)
+                if attachment.tap_fd is None
+                else TapNetwork(mac=request.mac, tap_fd=attachment.tap_fd)
             )
             yield
 

@@ -92,8 +92,6 @@ class Lease:
     """Stands for the host."""
     mtu: int
     internal: bool
-    tap_fd: int | None = None
-    """The container's tap if the kernel carries the network's frames; open while it is attached."""
 
 
 class Attachment:
@@ -112,6 +110,8 @@ class Attachment:
         self._stub = stub
         self._wanted = wanted
         self.lease = lease
+        self.tap_fd: int | None = None
+        """The container's tap if the kernel carries the network's frames, open while it is attached."""
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Resolved when the container is cut off while it is attached: why, in one line."""
 
@@ -159,12 +159,10 @@ async def attach(paths: Paths, network: Network, wanted: Wanted) -> AsyncGenerat
             call = stub.Attach(_request(paths, wanted))
             stack.callback(call.cancel)
             attached = await _first(call, paths, network)
-        tap_fd = None
+        attachment = Attachment(paths, network, stub, wanted, _lease(network, wanted, attached))
         if network.driver is Driver.BRIDGE:
-            tap_fd = tap.receive(wanted.socket_path)
-            stack.callback(os.close, tap_fd)
-        lease = _lease(network, wanted, attached, tap_fd)
-        attachment = Attachment(paths, network, stub, wanted, lease)
+            attachment.tap_fd = tap.receive(wanted.socket_path)
+            stack.callback(os.close, attachment.tap_fd)
         watching = asyncio.create_task(_watch(call, attachment, paths, network))
         stack.push_async_callback(_cancel, watching)
         yield attachment
@@ -320,9 +318,7 @@ async def _first(
     return response.attached
 
 
-def _lease(
-    network: Network, wanted: Wanted, attached: "pb.AttachResponse.Attached", tap_fd: int | None
-) -> Lease:
+def _lease(network: Network, wanted: Wanted, attached: "pb.AttachResponse.Attached") -> Lease:
     return Lease(
         network=network.name,
         mac=wanted.mac,
@@ -332,7 +328,6 @@ def _lease(
         host=attached.host,
         mtu=attached.mtu,
         internal=attached.internal,
-        tap_fd=tap_fd,
     )
 
 

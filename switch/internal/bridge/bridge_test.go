@@ -196,14 +196,17 @@ func TestFramesToManyAreFew(t *testing.T) {
 	n := newNetwork(t)
 	a, b := n.plug(t, "a", anna), n.plug(t, "b", ben)
 	const sent = 4 * lan.ManyBurst
+	begun := time.Now()
 	for range sent {
 		a.send(t, everyone, anna, typeIPv4, packet(a.IP, n.lan.Broadcast()))
 	}
+	// On a slow machine, more may pass.
+	most := lan.ManyBurst + int(lan.ManyPerSecond*time.Since(begun).Seconds()) + 10
 	received := 0
 	for b.next(never) != nil {
 		received++
 	}
-	if received < lan.ManyBurst/2 || received > 3*lan.ManyBurst {
+	if received < lan.ManyBurst/2 || received > most {
 		t.Fatalf("%d of %d broadcasts passed", received, sent)
 	}
 }

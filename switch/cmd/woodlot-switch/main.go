@@ -48,6 +48,7 @@ type options struct {
 	listenFd int
 	network  string
 	subnet   netip.Prefix
+	subnet6  netip.Prefix
 	internal bool
 	driver   string
 	socket   string
@@ -68,6 +69,7 @@ func main() {
 	flag.IntVar(&o.listenFd, "listen-fd", 3, "inherited descriptor of the control socket, which listens")
 	flag.StringVar(&o.network, "network", "", "name of the network, for the log")
 	flag.TextVar(&o.subnet, "subnet", netip.Prefix{}, "IPv4 subnet, as 10.86.0.0/24")
+	flag.TextVar(&o.subnet6, "subnet-v6", netip.Prefix{}, "IPv6 subnet, as fd00:86::/64; no IPv6 without")
 	flag.BoolVar(&o.internal, "internal", false, "let nobody out")
 	flag.StringVar(&o.driver, "driver", driverSwitch, "what carries frames between containers: switch (this process) or bridge (the kernel; needs root)")
 	flag.StringVar(&o.socket, "socket", "", "path of the control socket, unlinked at the end")
@@ -93,7 +95,7 @@ func run(o options) error {
 	if err != nil {
 		return err
 	}
-	l, err := lan.New(o.subnet, o.internal)
+	l, err := lan.New(o.subnet, o.subnet6, o.internal)
 	if err != nil {
 		return err
 	}

@@ -148,7 +148,12 @@ func (b *Bridge) Plug(m *lan.Member) (*os.File, error) {
 	return os.NewFile(uintptr(tap), name), nil
 }
 
-func addresses(m *lan.Member) []netip.Addr { return []netip.Addr{m.IP} }
+func addresses(m *lan.Member) []netip.Addr {
+	if m.IP6.IsValid() {
+		return []netip.Addr{m.IP, m.IP6, m.LinkLocal}
+	}
+	return []netip.Addr{m.IP}
+}
 
 // Unplug takes the tap away, also from a VMM that has it open.
 func (b *Bridge) Unplug(m *lan.Member) error {

@@ -37,7 +37,7 @@ func newNetwork(t *testing.T) *network {
 	if os.Geteuid() != 0 {
 		t.Skip("a bridge needs root")
 	}
-	l, err := lan.New(netip.MustParsePrefix("10.86.7.0/24"), false)
+	l, err := lan.New(netip.MustParsePrefix("10.86.7.0/24"), netip.MustParsePrefix("fd00:87::/64"), false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func newNetwork(t *testing.T) *network {
 		t.Fatal(err)
 	}
 	n := &network{Bridge: b, lan: l, gateway: make(chan []byte, 4096)}
-	l.SetUplink(func(_ *lan.Member, packet []byte) { n.gateway <- bytes.Clone(packet) })
+	l.SetUplink(func(_ *lan.Member, packet []byte, _ netip.Addr, _ byte) { n.gateway <- bytes.Clone(packet) })
 	go func() { _ = b.Serve(l.ReceiveTrunk) }()
 	return n
 }
@@ -236,5 +236,65 @@ func TestAMemberThatLeavesIsCutOffAndItsAddressIsFree(t *testing.T) {
 	_ = again.tap.Close()
 	if err := n.Unplug(again.Member); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// packet6 carries the payload behind the header that is named first.
+func packet6(from, to netip.Addr, header byte, payload ...byte) []byte {
+	source, destination := from.As16(), to.As16()
+	head := []byte{0x60, 0, 0, 0, 0, byte(len(payload)), header, 255}
+	return append(append(append(head, source[:]...), destination[:]...), payload...)
+}
+
+func TestIPv6(t *testing.T) {
+	const (
+		tcp, icmpv6, options = 6, 58, 60
+		router, solicitation = 134, 135
+	)
+	n := newNetwork(t)
+	a, b := n.plug(t, "a", anna), n.plug(t, "b", ben)
+	for range 2 { // the announcements of b
+		if a.next(soon) == nil {
+			t.Fatal("no announcement")
+		}
+	}
+	nodes := lan.MAC{0x33, 0x33, 0, 0, 0, 1}
+	all, world := netip.MustParseAddr("ff02::1"), netip.MustParseAddr("2001:db8::1")
+	target := b.IP6.As16()
+	solicit := append([]byte{solicitation, 0, 0, 0, 0, 0, 0, 0}, target[:]...)
+	advert := append([]byte{router, 0, 0, 0}, make([]byte, 12)...)
+	hidden := append([]byte{icmpv6, 0, 1, 4, 0, 0, 0, 0}, advert...)
+	for _, forged := range [][]byte{
+		packet6(netip.MustParseAddr("fd00:87::77"), b.IP6, tcp, make([]byte, 20)...),
+		packet6(n.lan.Gateway6, b.IP6, tcp, make([]byte, 20)...),
+		packet6(a.LinkLocal, all, icmpv6, advert...),
+		packet6(a.LinkLocal, all, options, hidden...),
+	} {
+		a.send(t, nodes, anna, typeIPv6, forged)
+		a.send(t, ben, anna, typeIPv6, forged)
+	}
+	a.send(t, nodes, anna, typeIPv6, packet6(a.IP6, all, icmpv6, solicit...))
+	answer := a.next(soon)
+	if answer == nil || lan.MAC(answer[6:12]) != ben || answer[14+40] != solicitation+1 || !bytes.Equal(answer[14+8:14+24], target[:]) {
+		t.Errorf("a was answered % x", answer)
+	}
+	good := packet6(a.IP6, b.IP6, tcp, make([]byte, 20)...)
+	a.send(t, ben, anna, typeIPv6, good)
+	if got := b.next(soon); got == nil || !bytes.Equal(got[14:], good) {
+		t.Errorf("b received % x", got)
+	}
+	out := packet6(a.IP6, world, tcp, make([]byte, 20)...)
+	a.send(t, lan.GatewayMAC, anna, typeIPv6, out)
+	select {
+	case got := <-n.gateway:
+		if !bytes.Equal(got, out) {
+			t.Errorf("the gateway received % x", got)
+		}
+	case <-time.After(soon):
+		t.Error("the gateway received nothing")
+	}
+	n.lan.Deliver(packet6(world, b.IP6, tcp, make([]byte, 20)...))
+	if got := b.next(soon); got == nil || lan.MAC(got[6:12]) != lan.GatewayMAC {
+		t.Errorf("from the gateway b received % x", got)
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/link/channel"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -67,8 +68,11 @@ func New(ctx context.Context, l *lan.Lan, dialer Dialer) (*Gateway, error) {
 		g.link.LinkEPCapabilities = stack.CapabilityRXChecksumOffload
 	}
 	g.stack = stack.New(stack.Options{
-		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol},
-		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
+		// Neighbours are the lan's business: with no options the stack asks for none.
+		NetworkProtocols: []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocolWithOptions(ipv6.Options{})},
+		TransportProtocols: []stack.TransportProtocolFactory{
+			tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6,
+		},
 	})
 	if err := g.configure(); err != nil {
 		return nil, fmt.Errorf("set up the gateway %s: %s", l.Gateway, err)
@@ -84,14 +88,21 @@ func (g *Gateway) configure() tcpip.Error {
 	if err := g.stack.CreateNIC(nic, g.link); err != nil {
 		return err
 	}
-	address := tcpip.ProtocolAddress{Protocol: ipv4.ProtocolNumber, AddressWithPrefix: toStack(g.lan.Gateway).WithPrefix()}
-	if err := g.stack.AddProtocolAddress(nic, address, stack.AddressProperties{}); err != nil {
-		return err
+	for _, ip := range []netip.Addr{g.lan.Gateway, g.lan.Gateway6} {
+		if !ip.IsValid() {
+			continue
+		}
+		address := tcpip.ProtocolAddress{Protocol: protocolOf(ip), AddressWithPrefix: toStack(ip).WithPrefix()}
+		if err := g.stack.AddProtocolAddress(nic, address, stack.AddressProperties{}); err != nil {
+			return err
+		}
 	}
 	// Packets to any address come here, and answers leave with that address.
 	g.stack.SetPromiscuousMode(nic, true)
 	g.stack.SetSpoofing(nic, true)
-	g.stack.SetRouteTable([]tcpip.Route{{Destination: header.IPv4EmptySubnet, NIC: nic}})
+	g.stack.SetRouteTable([]tcpip.Route{
+		{Destination: header.IPv4EmptySubnet, NIC: nic}, {Destination: header.IPv6EmptySubnet, NIC: nic},
+	})
 	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: defaultBuffer, Max: maxBuffer}
 	if err := g.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &receive); err != nil {
 		return err
@@ -105,16 +116,19 @@ func (g *Gateway) configure() tcpip.Error {
 }
 
 // receive takes a member's packet into the stack. It answers pings for itself only: for others it would lie.
-func (g *Gateway) receive(_ *lan.Member, packet []byte) {
-	h := header.IPv4(packet)
-	protocol := h.TransportProtocol()
-	known := protocol == header.TCPProtocolNumber || protocol == header.UDPProtocolNumber
-	if !known && (protocol != header.ICMPv4ProtocolNumber || fromStack(h.DestinationAddress()) != g.lan.Gateway) {
+func (g *Gateway) receive(_ *lan.Member, packet []byte, to netip.Addr, protocol byte) {
+	switch tcpip.TransportProtocolNumber(protocol) {
+	case header.TCPProtocolNumber, header.UDPProtocolNumber:
+	case header.ICMPv4ProtocolNumber, header.ICMPv6ProtocolNumber:
+		if to != g.lan.Gateway && to != g.lan.Gateway6 {
+			return
+		}
+	default:
 		return
 	}
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(packet)})
 	defer pkt.DecRef()
-	g.link.InjectInbound(ipv4.ProtocolNumber, pkt)
+	g.link.InjectInbound(protocolOf(to), pkt)
 }
 
 func (g *Gateway) deliver(ctx context.Context) {
@@ -143,20 +157,10 @@ func (g *Gateway) route(from *lan.Member, to netip.AddrPort) string {
 			return ""
 		}
 		return net.JoinHostPort("127.0.0.1", strconv.Itoa(int(to.Port())))
-	case g.lan.Internal || g.lan.Prefix.Contains(ip) || !isRemote(ip) || !from.Egress.Allows(to):
+	case g.lan.Internal || g.lan.Contains(ip) || !isRemote(ip) || !from.Egress.Allows(to):
 		return ""
 	}
 	return to.String()
-}
-
-var (
-	thisNetwork = netip.MustParsePrefix("0.0.0.0/8")
-	reserved    = netip.MustParsePrefix("240.0.0.0/4")
-)
-
-// isRemote tells whether an address is one that may be another machine's. Loopback and 0.0.0.0 are this one's own.
-func isRemote(ip netip.Addr) bool {
-	return ip.Is4() && ip.IsGlobalUnicast() && !thisNetwork.Contains(ip) && !reserved.Contains(ip)
 }
 
 func (g *Gateway) acceptTCP(r *tcp.ForwarderRequest) {
@@ -175,7 +179,7 @@ func (g *Gateway) acceptTCP(r *tcp.ForwarderRequest) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(from.Context(), dialTimeout)
-	out, err := g.dialer.DialContext(ctx, "tcp4", to)
+	out, err := g.dialer.DialContext(ctx, "tcp", to)
 	cancel()
 	if err != nil {
 		r.Complete(true)
@@ -229,9 +233,11 @@ func (g *Gateway) acceptUDP(r *udp.ForwarderRequest) {
 		return
 	}
 	// Called for each packet on its way in; a datagram socket is made without waiting.
-	out, err := g.dialer.DialContext(from.Context(), "udp4", to)
+	out, err := g.dialer.DialContext(from.Context(), "udp", to)
 	if err != nil {
+		// The host has no way there: IPv6 often.
 		from.UDP.Release()
+		g.refuseUDP(from, id)
 		return
 	}
 	var queue waiter.Queue
@@ -308,5 +314,16 @@ func (g *Gateway) self(port uint16) *tcpip.FullAddress {
 	return &tcpip.FullAddress{NIC: nic, Addr: toStack(g.lan.Gateway), Port: port}
 }
 
-func toStack(ip netip.Addr) tcpip.Address   { return tcpip.AddrFrom4(ip.As4()) }
-func fromStack(ip tcpip.Address) netip.Addr { return netip.AddrFrom4(ip.As4()) }
+func toStack(ip netip.Addr) tcpip.Address { return tcpip.AddrFromSlice(ip.AsSlice()) }
+
+func fromStack(ip tcpip.Address) netip.Addr {
+	found, _ := netip.AddrFromSlice(ip.AsSlice())
+	return found
+}
+
+func protocolOf(ip netip.Addr) tcpip.NetworkProtocolNumber {
+	if ip.Is4() {
+		return ipv4.ProtocolNumber
+	}
+	return ipv6.ProtocolNumber
+}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
 	"woodlot.dev/switch/internal/egress"
@@ -43,7 +44,7 @@ func (d *dialer) all() string {
 
 func setup(t *testing.T, internal bool, rules ...egress.Rule) (*lan.Lan, *gateway.Gateway, *guesttest.Guest, *dialer) {
 	t.Helper()
-	l, err := lan.New(netip.MustParsePrefix("10.86.0.0/24"), internal)
+	l, err := lan.New(netip.MustParsePrefix("10.86.0.0/24"), netip.MustParsePrefix("fd00:86::/64"), internal)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,9 +81,12 @@ func TestAGuestReachesTheWorld(t *testing.T) {
 	ctx, stop := context.WithTimeout(context.Background(), 5*time.Second)
 	defer stop()
 	for to, want := range map[string]string{
-		"198.51.100.7:443": "tcp4 198.51.100.7:443",
+		"198.51.100.7:443": "tcp 198.51.100.7:443",
 		// Allowed by the user.
-		"10.86.0.254:5433": "tcp4 127.0.0.1:5433",
+		"10.86.0.254:5433":       "tcp 127.0.0.1:5433",
+		"[2001:db8::7]:443":      "tcp [2001:db8::7]:443",
+		"[fd00:1::7]:443":        "tcp [fd00:1::7]:443",
+		"[64:ff9b::909:909]:443": "tcp [64:ff9b::909:909]:443",
 	} {
 		conn, err := guest.Dial(ctx, to)
 		if err != nil {
@@ -94,14 +98,16 @@ func TestAGuestReachesTheWorld(t *testing.T) {
 			t.Errorf("%s became %s", to, world.all())
 		}
 	}
-	conn, err := guest.DialUDP("198.51.100.7:123")
-	if err != nil {
-		t.Fatal(err)
-	}
-	echo(t, conn)
-	_ = conn.Close()
-	if !strings.Contains(world.all(), "udp4 198.51.100.7:123") {
-		t.Error(world.all())
+	for _, to := range []string{"198.51.100.7:123", "[2001:db8::7]:123"} {
+		conn, err := guest.DialUDP(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		echo(t, conn)
+		_ = conn.Close()
+		if !strings.Contains(world.all(), "udp "+to) {
+			t.Error(world.all())
+		}
 	}
 }
 
@@ -120,6 +126,20 @@ func TestWhatAGuestMayNotReach(t *testing.T) {
 		"multicast":                            {false, "224.0.0.251:53"},
 		"a reserved address":                   {false, "250.1.1.1:80"},
 		"the world, from an internal network":  {true, "198.51.100.7:443"},
+
+		"the gateway, by IPv6":                        {false, "[fd00:86::1]:22"},
+		"the host's number, by IPv6":                  {false, "[fd00:86::fe]:5433"},
+		"an IPv6 address that nobody has":             {false, "[fd00:86::77]:22"},
+		"a mapped address":                            {false, "[::ffff:127.0.0.1]:22"},
+		"a compatible address":                        {false, "[::127.0.0.1]:22"},
+		"the host's loopback, translated":             {false, "[64:ff9b::127.0.0.1]:22"},
+		"cloud metadata, translated":                  {false, "[64:ff9b::169.254.169.254]:80"},
+		"cloud metadata, by 6to4":                     {false, "[2002:a9fe:a9fe::1]:80"},
+		"cloud metadata, by IPv6":                     {false, "[fd00:ec2::254]:80"},
+		"a site-local address":                        {false, "[fec0::1]:80"},
+		"another link-local address":                  {false, "[fe80::1]:80"},
+		"IPv6 multicast":                              {false, "[ff02::fb]:5353"},
+		"the world by IPv6, from an internal network": {true, "[2001:db8::7]:443"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, _, guest, world := setup(t, c.internal)
@@ -151,33 +171,68 @@ func TestARefusalIsToldAtOnce(t *testing.T) {
 	}
 }
 
+// datagram is a UDP packet to port 22.
+func datagram(from, to netip.Addr) []byte {
+	const udp = "\x12\x34\x00\x16\x00\x09\x00\x00x"
+	source, destination := tcpip.AddrFromSlice(from.AsSlice()), tcpip.AddrFromSlice(to.AsSlice())
+	if to.Is6() {
+		packet := make([]byte, header.IPv6MinimumSize, 64)
+		header.IPv6(packet).Encode(&header.IPv6Fields{
+			PayloadLength: uint16(len(udp)), HopLimit: 64, TransportProtocol: header.UDPProtocolNumber, SrcAddr: source, DstAddr: destination,
+		})
+		checksummed := header.UDP(append([]byte(nil), udp...))
+		checksummed.SetChecksum(^checksummed.CalculateChecksum(checksum.Combine(
+			header.PseudoHeaderChecksum(header.UDPProtocolNumber, source, destination, uint16(len(udp))), checksum.Checksum([]byte("x"), 0),
+		)))
+		return append(packet, checksummed...)
+	}
+	packet := make([]byte, header.IPv4MinimumSize, 64)
+	h := header.IPv4(packet)
+	h.Encode(&header.IPv4Fields{
+		TotalLength: header.IPv4MinimumSize + uint16(len(udp)), TTL: 64, Protocol: 17, SrcAddr: source, DstAddr: destination,
+	})
+	h.SetChecksum(^h.CalculateChecksum())
+	return append(packet, udp...)
+}
+
 func TestADatagramsRefusalIsToldAtOnce(t *testing.T) {
 	l, _, _, _ := setup(t, false)
 	guest := guesttest.Attach(t, l, lan.Request{ID: "b", MAC: lan.MAC{0x52, 0x54, 0, 0, 0, 2}})
-	const udp = "\x12\x34\x00\x16\x00\x09\x00\x00x"
-	sent := make([]byte, header.IPv4MinimumSize, 64)
-	from, to := tcpip.AddrFrom4(guest.Member.IP.As4()), tcpip.AddrFrom4([4]byte{10, 86, 0, 254})
-	h := header.IPv4(sent)
-	h.Encode(&header.IPv4Fields{TotalLength: header.IPv4MinimumSize + uint16(len(udp)), TTL: 64, Protocol: 17, SrcAddr: from, DstAddr: to})
-	h.SetChecksum(^h.CalculateChecksum())
-	guest.Frame(lan.GatewayMAC, guest.Member.MAC, header.IPv4ProtocolNumber, append(sent, udp...))
-	frame := guest.Next(t, 5*time.Second)
-	if len(frame) < 14 {
-		t.Fatal("no answer")
+	next := func() []byte {
+		frame := guest.Next(t, 5*time.Second)
+		if len(frame) < 14 {
+			t.Fatal("no answer")
+		}
+		return frame[14:]
 	}
-	got := header.IPv4(frame[14:])
+	sent := datagram(guest.Member.IP, netip.MustParseAddr("10.86.0.254"))
+	guest.Frame(lan.GatewayMAC, guest.Member.MAC, header.IPv4ProtocolNumber, sent)
+	got := header.IPv4(next())
 	told := header.ICMPv4(got.Payload())
 	if !got.IsValid(len(got)) || !got.IsChecksumValid() || told.Checksum() != header.ICMPv4Checksum(told, 0) {
-		t.Fatalf("%x", frame)
-	}
-	if told.Type() != header.ICMPv4DstUnreachable || told.Code() != header.ICMPv4AdminProhibited {
-		t.Errorf("type %d, code %d", told.Type(), told.Code())
+		t.Fatalf("%x", got)
 	}
 	quoted := header.IPv4(told.Payload())
-	if quoted.SourceAddress() != from || quoted.DestinationAddress() != to || !bytes.Equal(quoted.Payload()[:4], []byte(udp[:4])) {
-		t.Errorf("of %x", quoted)
+	if told.Type() != header.ICMPv4DstUnreachable || told.Code() != header.ICMPv4AdminProhibited ||
+		!bytes.Equal(quoted[12:24], sent[12:24]) {
+		t.Errorf("type %d, code %d, of %x", told.Type(), told.Code(), quoted)
 	}
-	if n := guest.Member.EgressRefused.Load(); n != 1 {
+
+	sent = datagram(guest.Member.IP6, netip.MustParseAddr("fd00:86::fe"))
+	guest.Frame(lan.GatewayMAC, guest.Member.MAC, header.IPv6ProtocolNumber, sent)
+	got6 := header.IPv6(next())
+	told6 := header.ICMPv6(got6.Payload())
+	if !got6.IsValid(len(got6)) || told6.Checksum() != header.ICMPv6Checksum(header.ICMPv6ChecksumParams{
+		Header: told6, Src: got6.SourceAddress(), Dst: got6.DestinationAddress(),
+	}) {
+		t.Fatalf("%x", got6)
+	}
+	quoted6 := told6[8:]
+	if told6.Type() != header.ICMPv6DstUnreachable || told6.Code() != header.ICMPv6Prohibited ||
+		!bytes.Equal(quoted6[8:44], sent[8:44]) {
+		t.Errorf("type %d, code %d, of %x", told6.Type(), told6.Code(), quoted6)
+	}
+	if n := guest.Member.EgressRefused.Load(); n != 2 {
 		t.Errorf("%d are counted", n)
 	}
 }
@@ -190,12 +245,12 @@ func TestAPolicy(t *testing.T) {
 	)
 	guest.Member.Egress.Permit("example.org", []netip.Addr{netip.MustParseAddr("203.0.113.5"), netip.MustParseAddr("169.254.1.1")}, time.Hour)
 	for to, want := range map[string]string{
-		"198.51.100.7:443": "tcp4 198.51.100.7:443",
+		"198.51.100.7:443": "tcp 198.51.100.7:443",
 		"198.51.100.7:80":  "",
-		"203.0.113.5:22":   "tcp4 203.0.113.5:22",
+		"203.0.113.5:22":   "tcp 203.0.113.5:22",
 		"203.0.113.6:22":   "",
 		"169.254.1.1:22":   "",
-		"10.86.0.254:5433": "tcp4 127.0.0.1:5433",
+		"10.86.0.254:5433": "tcp 127.0.0.1:5433",
 		"10.86.0.254:5434": "",
 	} {
 		ctx, stop := context.WithTimeout(context.Background(), 2*time.Second)

@@ -15,6 +15,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/link/channel"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
@@ -51,17 +52,24 @@ func (g *Guest) Start(t *testing.T) *Guest {
 	t.Helper()
 	g.link = channel.New(256, lan.MTU, "")
 	g.stack = stack.New(stack.Options{
-		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol},
+		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocolWithOptions(ipv6.Options{})},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol},
 	})
-	own := tcpip.ProtocolAddress{Protocol: ipv4.ProtocolNumber, AddressWithPrefix: tcpip.AddrFrom4(g.Member.IP.As4()).WithPrefix()}
 	if err := g.stack.CreateNIC(1, g.link); err != nil {
 		t.Fatal(err)
 	}
-	if err := g.stack.AddProtocolAddress(1, own, stack.AddressProperties{}); err != nil {
-		t.Fatal(err)
+	for _, ip := range []netip.Addr{g.Member.IP, g.Member.IP6} {
+		if !ip.IsValid() {
+			continue
+		}
+		own := tcpip.ProtocolAddress{Protocol: protocolOf(ip), AddressWithPrefix: tcpip.AddrFromSlice(ip.AsSlice()).WithPrefix()}
+		if err := g.stack.AddProtocolAddress(1, own, stack.AddressProperties{}); err != nil {
+			t.Fatal(err)
+		}
 	}
-	g.stack.SetRouteTable([]tcpip.Route{{Destination: header.IPv4EmptySubnet, NIC: 1}})
+	g.stack.SetRouteTable([]tcpip.Route{
+		{Destination: header.IPv4EmptySubnet, NIC: 1}, {Destination: header.IPv6EmptySubnet, NIC: 1},
+	})
 	ctx, stop := context.WithCancel(context.Background())
 	t.Cleanup(stop)
 	go g.send(ctx)
@@ -71,7 +79,7 @@ func (g *Guest) Start(t *testing.T) *Guest {
 
 func (g *Guest) send(ctx context.Context) {
 	for pkt := g.link.ReadContext(ctx); pkt != nil; pkt = g.link.ReadContext(ctx) {
-		g.Frame(lan.GatewayMAC, g.Member.MAC, header.IPv4ProtocolNumber, pkt.ToView().AsSlice())
+		g.Frame(lan.GatewayMAC, g.Member.MAC, pkt.NetworkProtocolNumber, pkt.ToView().AsSlice())
 		pkt.DecRef()
 	}
 }
@@ -83,9 +91,10 @@ func (g *Guest) receive() {
 		if err != nil {
 			return
 		}
-		if binary.BigEndian.Uint16(frame[12:14]) == uint16(header.IPv4ProtocolNumber) {
+		switch kind := tcpip.NetworkProtocolNumber(binary.BigEndian.Uint16(frame[12:14])); kind {
+		case ipv4.ProtocolNumber, ipv6.ProtocolNumber:
 			pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(frame[14:])})
-			g.link.InjectInbound(ipv4.ProtocolNumber, pkt)
+			g.link.InjectInbound(kind, pkt)
 			pkt.DecRef()
 		}
 	}
@@ -111,13 +120,14 @@ func (g *Guest) Next(t *testing.T, wait time.Duration) []byte {
 
 // Dial connects from the guest.
 func (g *Guest) Dial(ctx context.Context, to string) (net.Conn, error) {
-	return gonet.DialContextTCP(ctx, g.stack, full(to), ipv4.ProtocolNumber)
+	address, protocol := full(to)
+	return gonet.DialContextTCP(ctx, g.stack, address, protocol)
 }
 
 // DialUDP makes a datagram socket in the guest.
 func (g *Guest) DialUDP(to string) (net.Conn, error) {
-	address := full(to)
-	return gonet.DialUDP(g.stack, nil, &address, ipv4.ProtocolNumber)
+	address, protocol := full(to)
+	return gonet.DialUDP(g.stack, nil, &address, protocol)
 }
 
 // Listen listens in the guest.
@@ -140,7 +150,15 @@ func (g *Guest) ListenUDP(t *testing.T, port uint16) net.PacketConn {
 	return conn
 }
 
-func full(to string) tcpip.FullAddress {
+func full(to string) (tcpip.FullAddress, tcpip.NetworkProtocolNumber) {
 	address := netip.MustParseAddrPort(to)
-	return tcpip.FullAddress{NIC: 1, Addr: tcpip.AddrFrom4(address.Addr().As4()), Port: address.Port()}
+	ip := tcpip.AddrFromSlice(address.Addr().AsSlice())
+	return tcpip.FullAddress{NIC: 1, Addr: ip, Port: address.Port()}, protocolOf(address.Addr())
+}
+
+func protocolOf(ip netip.Addr) tcpip.NetworkProtocolNumber {
+	if ip.Is4() {
+		return ipv4.ProtocolNumber
+	}
+	return ipv6.ProtocolNumber
 }

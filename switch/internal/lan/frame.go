@@ -13,6 +13,7 @@ import (
 const (
 	typeIPv4   = 0x0800
 	typeARP    = 0x0806
+	typeIPv6   = 0x86dd
 	arpLen     = 28
 	arpRequest = 1
 	arpReply   = 2
@@ -32,8 +33,10 @@ func (l *Lan) Receive(from *Member, frame []byte) {
 		delivered = l.answerARP(from, payload)
 	case typeIPv4:
 		if isFrom(from.IP, payload) {
-			delivered = l.forward(from, frame, payload)
+			delivered = l.forward(from, frame, payload, netip.AddrFrom4([4]byte(payload[16:20])), payload[9])
 		}
+	case typeIPv6:
+		delivered = l.receiveIPv6(from, frame, payload)
 	}
 	if !delivered {
 		from.Dropped.Add(1)
@@ -41,6 +44,14 @@ func (l *Lan) Receive(from *Member, frame []byte) {
 }
 
 func isARP(frame []byte) bool { return binary.BigEndian.Uint16(frame[12:14]) == typeARP }
+
+func isNDP(frame []byte) bool {
+	if binary.BigEndian.Uint16(frame[12:14]) != typeIPv6 {
+		return false
+	}
+	p, ok := parseIPv6(frame[wire.EthernetLen:])
+	return ok && p.isNDP()
+}
 
 // isFrom checks an IPv4 header's shape and source.
 func isFrom(source netip.Addr, packet []byte) bool {
@@ -55,17 +66,17 @@ func isFrom(source netip.Addr, packet []byte) bool {
 	return netip.AddrFrom4([4]byte(packet[12:16])) == source
 }
 
-func (l *Lan) forward(from *Member, frame, packet []byte) bool {
+// forward takes a packet, whose source is checked, by the destination of its frame; ip and protocol are the packet's.
+func (l *Lan) forward(from *Member, frame, packet []byte, ip netip.Addr, protocol byte) bool {
 	destination := MAC(frame[0:6])
 	switch {
 	case destination == GatewayMAC:
 		if l.uplink == nil {
 			return false
 		}
-		l.uplink(from, packet)
+		l.uplink(from, packet, ip, protocol)
 		return true
 	case destination[0]&1 != 0:
-		ip := netip.AddrFrom4([4]byte(packet[16:20]))
 		many := ip == l.broadcast || ip.IsMulticast() || ip == netip.AddrFrom4([4]byte{255, 255, 255, 255})
 		return many && from.many.Allow() && l.flood(from, frame)
 	}
@@ -90,16 +101,30 @@ func (l *Lan) flood(from *Member, frame []byte) bool {
 	return true
 }
 
-// Deliver brings an IPv4 packet of the gateway to the member it is addressed to.
+// Deliver brings a packet of the gateway to the member it is addressed to.
 func (l *Lan) Deliver(packet []byte) {
-	if len(packet) < ipv4Len || len(packet) > MTU {
+	if len(packet) > MTU {
 		return
 	}
-	to := l.MemberAt(netip.AddrFrom4([4]byte(packet[16:20])))
+	if to, frame := l.address(packet); to != nil {
+		to.Send(frame)
+	}
+}
+
+// address puts a packet of the gateway into a frame for the member that it is for, or gives nil.
+func (l *Lan) address(packet []byte) (*Member, []byte) {
+	if len(packet) < ipv4Len {
+		return nil, nil
+	}
+	kind, ip := uint16(typeIPv4), netip.AddrFrom4([4]byte(packet[16:20]))
+	if packet[0]>>4 == 6 && len(packet) >= ipv6Len {
+		kind, ip = typeIPv6, netip.AddrFrom16([16]byte(packet[24:40]))
+	}
+	to := l.MemberAt(ip)
 	if to == nil {
-		return
+		return nil, nil
 	}
-	to.Send(ethernet(to.MAC, GatewayMAC, typeIPv4, packet))
+	return to, ethernet(to.MAC, GatewayMAC, kind, packet)
 }
 
 func ethernet(destination, source MAC, kind uint16, payload ...[]byte) []byte {
@@ -133,11 +158,14 @@ func (l *Lan) answerARP(from *Member, packet []byte) bool {
 	return true
 }
 
-// announce tells all others of a member's address; the lock is held.
+// announce tells all others of a member's addresses; the lock is held.
 func (l *Lan) announce(m *Member) {
 	for _, to := range l.byID {
 		if to != m {
 			to.Send(arp(to.MAC, arpRequest, m.MAC, m.IP, MAC{}, m.IP))
+			if m.IP6.IsValid() {
+				to.Send(advertisement(to.MAC, m.MAC, m.IP6, allNodes, false))
+			}
 		}
 	}
 }

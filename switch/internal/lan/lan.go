@@ -1,13 +1,14 @@
 // Package lan is the network's own wire: who is attached, which addresses are theirs, and where a frame goes.
 //
-// Every frame is a guest's word. Its source must be the MAC and the IPv4 address that the guest was given; ARP is never
-// passed on but answered here, from the leases, so that no guest can take the place of another or of the gateway.
+// Every frame is a guest's word. Its source must be the MAC and an address that the guest was given; ARP and IPv6's
+// neighbour discovery are never passed on but answered here, from the leases, so that no guest can take the place of
+// another or of the gateway.
 //
-//	guest ──stream──▶ Receive ──┬─ ARP ───────────────▶ answered from the leases
-//	                            ├─ IPv4 to a member ──▶ that member's queue
-//	                            ├─ IPv4 to many ──────▶ every other queue, at a bounded rate
-//	                            ├─ IPv4 to gateway ───▶ Uplink
-//	                            └─ anything else ─────▶ dropped
+//	guest ──stream──▶ Receive ──┬─ ARP, NDP ────────▶ answered from the leases
+//	                            ├─ IP to a member ──▶ that member's queue
+//	                            ├─ IP to many ──────▶ every other queue, at a bounded rate
+//	                            ├─ IP to gateway ───▶ Uplink
+//	                            └─ anything else ───▶ dropped
 package lan
 
 import (
@@ -67,13 +68,17 @@ func ParseMAC(text string) (MAC, error) {
 // GatewayMAC is the gateway's address in every network: locally administered, and of no member.
 var GatewayMAC = MAC{0x52, 0x55, 0x0a, 0x56, 0x00, 0x01}
 
-// Uplink takes an IPv4 packet that a member sent beyond the network or to the gateway. The packet is valid during the call.
-type Uplink func(from *Member, packet []byte)
+// Uplink takes a packet that a member sent beyond the network or to the gateway, and what it says of where it goes and what
+// it carries. The packet is valid during the call.
+type Uplink func(from *Member, packet []byte, to netip.Addr, protocol byte)
 
 // Lan is one network.
 type Lan struct {
 	Prefix  netip.Prefix
 	Gateway netip.Addr
+	// Prefix6 and Gateway6 are the zero values in a network without IPv6.
+	Prefix6  netip.Prefix
+	Gateway6 netip.Addr
 	// Host is the address that stands for the host.
 	Host netip.Addr
 	// Internal networks have no way out.
@@ -83,8 +88,9 @@ type Lan struct {
 	uplink    Uplink
 	trunk     Trunk
 
-	mu    sync.RWMutex
-	byID  map[string]*Member
+	mu   sync.RWMutex
+	byID map[string]*Member
+	// byIP knows a member by its IPv6 addresses, too.
 	byIP  map[netip.Addr]*Member
 	byMAC map[MAC]*Member
 	next  netip.Addr
@@ -92,14 +98,19 @@ type Lan struct {
 	refusals *rate.Limiter
 }
 
-// New makes a network: the first address of prefix is the gateway's, the last one stands for the host.
-func New(prefix netip.Prefix, internal bool) (*Lan, error) {
+// New makes a network: the first address of prefix is the gateway's, the last one stands for the host. Without a valid
+// prefix6 it has no IPv6.
+func New(prefix, prefix6 netip.Prefix, internal bool) (*Lan, error) {
 	if !prefix.Addr().Is4() || prefix != prefix.Masked() || prefix.Bits() < 8 || prefix.Bits() > 28 {
 		return nil, fmt.Errorf("%w: %s is no IPv4 subnet from /8 to /28", ErrInvalid, prefix)
+	}
+	if prefix6.IsValid() && (!prefix6.Addr().IsPrivate() || !prefix6.Addr().Is6() || prefix6 != prefix6.Masked() || prefix6.Bits() != 64) {
+		return nil, fmt.Errorf("%w: %s is no /64 of unique local addresses", ErrInvalid, prefix6)
 	}
 	broadcast := last(prefix)
 	l := &Lan{
 		Prefix:    prefix,
+		Prefix6:   prefix6,
 		Gateway:   prefix.Addr().Next(),
 		Host:      broadcast.Prev(),
 		Internal:  internal,
@@ -109,6 +120,7 @@ func New(prefix netip.Prefix, internal bool) (*Lan, error) {
 		byMAC:     map[MAC]*Member{},
 		refusals:  rate.NewLimiter(rate.Every(refusalEvery), refusalLines),
 	}
+	l.Gateway6 = l.counterpart(l.Gateway)
 	l.next = l.Gateway.Next()
 	return l, nil
 }
@@ -120,6 +132,9 @@ func last(prefix netip.Prefix) netip.Addr {
 	}
 	return netip.AddrFrom4(bytes)
 }
+
+// Contains tells whether an address is of the network's subnets.
+func (l *Lan) Contains(ip netip.Addr) bool { return l.Prefix.Contains(ip) || l.Prefix6.Contains(ip) }
 
 // SetUplink says where packets beyond the network go; before the first member attaches.
 func (l *Lan) SetUplink(uplink Uplink) { l.uplink = uplink }
@@ -174,8 +189,11 @@ func (l *Lan) Attach(r Request) (*Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := newMember(r, names, ip, l.trunk)
+	m := newMember(r, names, ip, l.counterpart(ip), l.trunk)
 	l.byID[m.ID], l.byIP[m.IP], l.byMAC[m.MAC] = m, m, m
+	if m.IP6.IsValid() {
+		l.byIP[m.IP6], l.byIP[m.LinkLocal] = m, m
+	}
 	// Neighbours may still hold the address's former owner.
 	l.announce(m)
 	return m, nil
@@ -229,6 +247,8 @@ func (l *Lan) Detach(m *Member) {
 	l.mu.Lock()
 	delete(l.byID, m.ID)
 	delete(l.byIP, m.IP)
+	delete(l.byIP, m.IP6)
+	delete(l.byIP, m.LinkLocal)
 	delete(l.byMAC, m.MAC)
 	l.mu.Unlock()
 	m.end()
@@ -284,6 +304,9 @@ func (l *Lan) Lookup(name string) []netip.Addr {
 	for _, m := range l.Members() {
 		if slices.Contains(m.Names, name) {
 			found = append(found, m.IP)
+			if m.IP6.IsValid() {
+				found = append(found, m.IP6)
+			}
 		}
 	}
 	return found

@@ -31,7 +31,7 @@ var (
 
 func network(t *testing.T) *lan.Lan {
 	t.Helper()
-	l, err := lan.New(netip.MustParsePrefix("10.86.0.0/24"), false)
+	l, err := lan.New(netip.MustParsePrefix("10.86.0.0/24"), netip.Prefix{}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,7 +249,7 @@ func TestLeases(t *testing.T) {
 }
 
 func TestAFullNetworkSaysSo(t *testing.T) {
-	l, err := lan.New(netip.MustParsePrefix("10.86.0.0/28"), false)
+	l, err := lan.New(netip.MustParsePrefix("10.86.0.0/28"), netip.Prefix{}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -286,11 +286,11 @@ func TestNames(t *testing.T) {
 
 func TestSubnets(t *testing.T) {
 	for _, bad := range []string{"10.0.0.0/7", "10.0.0.0/30", "10.0.0.1/24", "fd00::/64"} {
-		if _, err := lan.New(netip.MustParsePrefix(bad), false); !errors.Is(err, lan.ErrInvalid) {
+		if _, err := lan.New(netip.MustParsePrefix(bad), netip.Prefix{}, false); !errors.Is(err, lan.ErrInvalid) {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}
-	l, err := lan.New(netip.MustParsePrefix("172.16.0.0/12"), true)
+	l, err := lan.New(netip.MustParsePrefix("172.16.0.0/12"), netip.Prefix{}, true)
 	if err != nil || l.Host.String() != "172.31.255.254" || l.Gateway.String() != "172.16.0.1" {
 		t.Errorf("%+v, %v", l, err)
 	}

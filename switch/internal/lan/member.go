@@ -32,9 +32,12 @@ const (
 
 // Member is an attached container.
 type Member struct {
-	ID          string
-	Names       []string
-	IP          netip.Addr
+	ID    string
+	Names []string
+	IP    netip.Addr
+	// IP6 and LinkLocal are the zero Addr in a network without IPv6.
+	IP6, LinkLocal netip.Addr
+
 	MAC         MAC
 	HostPorts   []PortRange
 	Nameservers []netip.Addr
@@ -57,7 +60,7 @@ type Member struct {
 	end   context.CancelFunc
 }
 
-func newMember(r Request, names []string, ip netip.Addr, trunk Trunk) *Member {
+func newMember(r Request, names []string, ip, ip6 netip.Addr, trunk Trunk) *Member {
 	m := &Member{
 		ID: r.ID, Names: names, IP: ip, MAC: r.MAC, HostPorts: r.HostPorts, Nameservers: r.Nameservers, Siblings: r.Siblings,
 		Egress: r.Egress,
@@ -66,6 +69,9 @@ func newMember(r Request, names []string, ip netip.Addr, trunk Trunk) *Member {
 		many: rate.NewLimiter(ManyPerSecond, ManyBurst),
 
 		Refusals: rate.NewLimiter(refusalsPerSecond, refusalsBurst),
+	}
+	if ip6.IsValid() {
+		m.IP6, m.LinkLocal = ip6, linkLocal(m.MAC)
 	}
 	m.ctx, m.end = context.WithCancel(context.Background())
 	return m

@@ -1,13 +1,9 @@
 package lan
 
-import (
-	"net/netip"
-
-	"woodlot.dev/switch/internal/wire"
-)
+import "woodlot.dev/switch/internal/wire"
 
 // Trunk is a wire that the kernel makes: it carries frames from member to member, and keeps forged ones out. What remains
-// to be done here is what the gateway does: ARP, and packets beyond the network.
+// to be done here is what the gateway does: ARP, neighbour discovery, and packets beyond the network.
 type Trunk interface {
 	// Send carries a frame of the gateway to the member, or the members, that it is addressed to.
 	Send(frame []byte, rest wire.Offload)
@@ -27,7 +23,7 @@ func (l *Lan) ReceiveTrunk(frame []byte) {
 	l.mu.RLock()
 	from := l.byMAC[MAC(frame[6:12])]
 	l.mu.RUnlock()
-	if from != nil && (MAC(frame[0:6]) == GatewayMAC || isARP(frame)) {
+	if from != nil && (MAC(frame[0:6]) == GatewayMAC || isARP(frame) || isNDP(frame)) {
 		l.Receive(from, frame)
 	}
 }
@@ -35,10 +31,7 @@ func (l *Lan) ReceiveTrunk(frame []byte) {
 // DeliverLarge brings a packet of the gateway, which may be longer than the MTU, to the member it is addressed to; the kernel
 // does the rest.
 func (l *Lan) DeliverLarge(packet []byte, rest wire.Offload) {
-	if len(packet) < ipv4Len {
-		return
-	}
-	if to := l.MemberAt(netip.AddrFrom4([4]byte(packet[16:20]))); to != nil {
-		l.trunk.Send(ethernet(to.MAC, GatewayMAC, typeIPv4, packet), rest)
+	if to, frame := l.address(packet); to != nil {
+		l.trunk.Send(frame, rest)
 	}
 }

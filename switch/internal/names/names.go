@@ -1,6 +1,6 @@
 // Package names is the network's DNS server: the names of its members, and for all others the host's resolvers.
 //
-// A name of the network that is asked for another type than A has no data, rather than no existence: a program that asks
+// A name of the network that is asked for what it does not have has no data, rather than no existence: a program that asks
 // for AAAA first would take the latter for the end of it.
 package names
 
@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -133,7 +134,7 @@ func (s *Server) Answer(from *lan.Member, query []byte, network string) []byte {
 		return reply(head, &question, dnsmessage.RCodeNotImplemented)
 	}
 	name := strings.ToLower(strings.TrimSuffix(question.Name.String(), "."))
-	if ip, ok := reverse(name); ok && s.lan.Prefix.Contains(ip) {
+	if ip, ok := reverse(name); ok && s.lan.Contains(ip) {
 		return s.answerReverse(head, &question, ip)
 	}
 	found := s.lan.Lookup(name)
@@ -143,9 +144,7 @@ func (s *Server) Answer(from *lan.Member, query []byte, network string) []byte {
 		cancel()
 	}
 	if len(found) > 0 {
-		if question.Type != dnsmessage.TypeA && question.Type != dnsmessage.TypeALL {
-			found = nil
-		}
+		found = slices.DeleteFunc(found, func(ip netip.Addr) bool { return !answersType(ip, question.Type) })
 		return reply(head, &question, dnsmessage.RCodeSuccess, addresses(&question, found, ttl)...)
 	}
 	// A name without a dot is somebody's of the network who is not here, and no business of the world's.
@@ -160,6 +159,18 @@ func (s *Server) Answer(from *lan.Member, query []byte, network string) []byte {
 		return reply(head, &question, dnsmessage.RCodeServerFailure)
 	}
 	return answer
+}
+
+func answersType(ip netip.Addr, kind dnsmessage.Type) bool {
+	switch kind {
+	case dnsmessage.TypeALL:
+		return true
+	case dnsmessage.TypeA:
+		return ip.Is4()
+	case dnsmessage.TypeAAAA:
+		return ip.Is6()
+	}
+	return false
 }
 
 func (s *Server) answerReverse(head dnsmessage.Header, question *dnsmessage.Question, ip netip.Addr) []byte {
@@ -206,14 +217,23 @@ func reply(head dnsmessage.Header, question *dnsmessage.Question, code dnsmessag
 	return packed
 }
 
-// reverse gives the address that a name below in-addr.arpa stands for.
+// reverse gives the address that a name below in-addr.arpa or ip6.arpa stands for.
 func reverse(name string) (netip.Addr, bool) {
-	rest, ok := strings.CutSuffix(name, ".in-addr.arpa")
-	labels := strings.Split(rest, ".")
-	if !ok || len(labels) != 4 {
-		return netip.Addr{}, false
+	text := ""
+	if rest, ok := strings.CutSuffix(name, ".in-addr.arpa"); ok {
+		labels := strings.Split(rest, ".")
+		slices.Reverse(labels)
+		text = strings.Join(labels, ".")
+	} else if rest, ok := strings.CutSuffix(name, ".ip6.arpa"); ok {
+		// One label for each digit, the last one first.
+		digits := strings.Split(rest, ".")
+		slices.Reverse(digits)
+		for group := range slices.Chunk(digits, 4) {
+			text += ":" + strings.Join(group, "")
+		}
+		text = strings.TrimPrefix(text, ":")
 	}
-	ip, err := netip.ParseAddr(labels[3] + "." + labels[2] + "." + labels[1] + "." + labels[0])
+	ip, err := netip.ParseAddr(text)
 	return ip, err == nil
 }
 

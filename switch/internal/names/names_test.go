@@ -74,7 +74,7 @@ func (u *upstream) DialContext(_ context.Context, network, address string) (net.
 
 func setup(t *testing.T, internal bool) (*names.Server, *lan.Member, *upstream) {
 	t.Helper()
-	l, err := lan.New(netip.MustParsePrefix("10.86.0.0/24"), internal)
+	l, err := lan.New(netip.MustParsePrefix("10.86.0.0/24"), netip.MustParsePrefix("fd00:86::/64"), internal)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,6 +109,7 @@ func query(t *testing.T, name string, kind dnsmessage.Type) []byte {
 func TestAnswers(t *testing.T) {
 	const a, aaaa, ptr, mx = dnsmessage.TypeA, dnsmessage.TypeAAAA, dnsmessage.TypePTR, dnsmessage.TypeMX
 	const ok, none = dnsmessage.RCodeSuccess, dnsmessage.RCodeNameError
+	six := "2." + strings.Repeat("0.", 15) + "0.0.0.0.0.0.0.0.6.8.0.0.0.0.d.f."
 	for _, c := range []struct {
 		name     string
 		kind     dnsmessage.Type
@@ -120,7 +121,12 @@ func TestAnswers(t *testing.T) {
 		{"web.", a, false, ok, "10.86.0.2", ""},
 		{"WEB.", a, true, ok, "10.86.0.2", ""},
 		{"www.example.", a, false, ok, "10.86.0.2", ""},
-		{"web.", aaaa, false, ok, "", ""},
+		{"web.", aaaa, false, ok, "fd00:86::2", ""},
+		{"web.", aaaa, true, ok, "fd00:86::2", ""},
+		{"host.docker.internal.", aaaa, false, ok, "", ""},
+		{six + "ip6.arpa.", ptr, false, ok, "web.", ""},
+		{"3" + six[1:] + "ip6.arpa.", ptr, false, none, "", ""},
+		{"0.8.b.d.0.1.0.0.2.ip6.arpa.", ptr, false, ok, "192.0.2.9", "udp 192.0.2.53:53"},
 		{"web.", mx, false, ok, "", ""},
 		{"host.docker.internal.", a, false, ok, "10.86.0.254", ""},
 		{"2.0.86.10.in-addr.arpa.", ptr, false, ok, "web.", ""},
@@ -141,6 +147,8 @@ func TestAnswers(t *testing.T) {
 			switch body := m.Answers[0].Body.(type) {
 			case *dnsmessage.AResource:
 				answer = netip.AddrFrom4(body.A).String()
+			case *dnsmessage.AAAAResource:
+				answer = netip.AddrFrom16(body.AAAA).String()
 			case *dnsmessage.PTRResource:
 				answer = body.PTR.String()
 			}
@@ -215,7 +223,7 @@ func TestNonsense(t *testing.T) {
 }
 
 func FuzzAnswer(f *testing.F) {
-	l, err := lan.New(netip.MustParsePrefix("10.86.0.0/24"), true)
+	l, err := lan.New(netip.MustParsePrefix("10.86.0.0/24"), netip.MustParsePrefix("fd00:86::/64"), true)
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -870,9 +870,13 @@ type AttachResponse_Attached struct {
 	Host string `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
 	Mtu  uint32 `protobuf:"varint,5,opt,name=mtu,proto3" json:"mtu,omitempty"`
 	// Nothing beyond the network can be reached.
-	Internal      bool `protobuf:"varint,6,opt,name=internal,proto3" json:"internal,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Internal bool `protobuf:"varint,6,opt,name=internal,proto3" json:"internal,omitempty"`
+	// Empty, and 0, in a network without IPv6.
+	IpV6           string `protobuf:"bytes,7,opt,name=ip_v6,json=ipV6,proto3" json:"ip_v6,omitempty"`
+	PrefixLengthV6 uint32 `protobuf:"varint,8,opt,name=prefix_length_v6,json=prefixLengthV6,proto3" json:"prefix_length_v6,omitempty"`
+	GatewayV6      string `protobuf:"bytes,9,opt,name=gateway_v6,json=gatewayV6,proto3" json:"gateway_v6,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *AttachResponse_Attached) Reset() {
@@ -947,6 +951,27 @@ func (x *AttachResponse_Attached) GetInternal() bool {
 	return false
 }
 
+func (x *AttachResponse_Attached) GetIpV6() string {
+	if x != nil {
+		return x.IpV6
+	}
+	return ""
+}
+
+func (x *AttachResponse_Attached) GetPrefixLengthV6() uint32 {
+	if x != nil {
+		return x.PrefixLengthV6
+	}
+	return 0
+}
+
+func (x *AttachResponse_Attached) GetGatewayV6() string {
+	if x != nil {
+		return x.GatewayV6
+	}
+	return ""
+}
+
 type AttachResponse_LinkLost struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -1004,6 +1029,8 @@ type StatusResponse_Member struct {
 	FramesDropped uint64 `protobuf:"varint,8,opt,name=frames_dropped,json=framesDropped,proto3" json:"frames_dropped,omitempty"`
 	// Connections, datagrams and names that it asked for and may not have.
 	EgressRefused uint64 `protobuf:"varint,9,opt,name=egress_refused,json=egressRefused,proto3" json:"egress_refused,omitempty"`
+	// Empty in a network without IPv6.
+	IpV6          string `protobuf:"bytes,10,opt,name=ip_v6,json=ipV6,proto3" json:"ip_v6,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1101,6 +1128,13 @@ func (x *StatusResponse_Member) GetEgressRefused() uint64 {
 	return 0
 }
 
+func (x *StatusResponse_Member) GetIpV6() string {
+	if x != nil {
+		return x.IpV6
+	}
+	return ""
+}
+
 var File_switch_v1_switch_proto protoreflect.FileDescriptor
 
 const file_switch_v1_switch_proto_rawDesc = "" +
@@ -1127,17 +1161,21 @@ const file_switch_v1_switch_proto_rawDesc = "" +
 	"\x04what\"5\n" +
 	"\tPortRange\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\rR\x05first\x12\x12\n" +
-	"\x04last\x18\x02 \x01(\rR\x04last\"\xf3\x02\n" +
+	"\x04last\x18\x02 \x01(\rR\x04last\"\xd1\x03\n" +
 	"\x0eAttachResponse\x12H\n" +
 	"\battached\x18\x01 \x01(\v2*.woodlot.switch.v1.AttachResponse.AttachedH\x00R\battached\x12I\n" +
-	"\tlink_lost\x18\x02 \x01(\v2*.woodlot.switch.v1.AttachResponse.LinkLostH\x00R\blinkLost\x1a\x9b\x01\n" +
+	"\tlink_lost\x18\x02 \x01(\v2*.woodlot.switch.v1.AttachResponse.LinkLostH\x00R\blinkLost\x1a\xf9\x01\n" +
 	"\bAttached\x12\x0e\n" +
 	"\x02ip\x18\x01 \x01(\tR\x02ip\x12#\n" +
 	"\rprefix_length\x18\x02 \x01(\rR\fprefixLength\x12\x18\n" +
 	"\agateway\x18\x03 \x01(\tR\agateway\x12\x12\n" +
 	"\x04host\x18\x04 \x01(\tR\x04host\x12\x10\n" +
 	"\x03mtu\x18\x05 \x01(\rR\x03mtu\x12\x1a\n" +
-	"\binternal\x18\x06 \x01(\bR\binternal\x1a\"\n" +
+	"\binternal\x18\x06 \x01(\bR\binternal\x12\x13\n" +
+	"\x05ip_v6\x18\a \x01(\tR\x04ipV6\x12(\n" +
+	"\x10prefix_length_v6\x18\b \x01(\rR\x0eprefixLengthV6\x12\x1d\n" +
+	"\n" +
+	"gateway_v6\x18\t \x01(\tR\tgatewayV6\x1a\"\n" +
 	"\bLinkLost\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reasonB\n" +
 	"\n" +
@@ -1162,9 +1200,9 @@ const file_switch_v1_switch_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\".\n" +
 	"\x0eLookupResponse\x12\x1c\n" +
 	"\taddresses\x18\x01 \x03(\tR\taddresses\"\x0f\n" +
-	"\rStatusRequest\"\x81\x03\n" +
+	"\rStatusRequest\"\x96\x03\n" +
 	"\x0eStatusResponse\x12B\n" +
-	"\amembers\x18\x01 \x03(\v2(.woodlot.switch.v1.StatusResponse.MemberR\amembers\x1a\xaa\x02\n" +
+	"\amembers\x18\x01 \x03(\v2(.woodlot.switch.v1.StatusResponse.MemberR\amembers\x1a\xbf\x02\n" +
 	"\x06Member\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x14\n" +
 	"\x05names\x18\x02 \x03(\tR\x05names\x12\x0e\n" +
@@ -1175,7 +1213,9 @@ const file_switch_v1_switch_proto_rawDesc = "" +
 	"\vframes_sent\x18\a \x01(\x04R\n" +
 	"framesSent\x12%\n" +
 	"\x0eframes_dropped\x18\b \x01(\x04R\rframesDropped\x12%\n" +
-	"\x0eegress_refused\x18\t \x01(\x04R\regressRefused2\xa1\x03\n" +
+	"\x0eegress_refused\x18\t \x01(\x04R\regressRefused\x12\x13\n" +
+	"\x05ip_v6\x18\n" +
+	" \x01(\tR\x04ipV62\xa1\x03\n" +
 	"\x06Switch\x12O\n" +
 	"\x06Attach\x12 .woodlot.switch.v1.AttachRequest\x1a!.woodlot.switch.v1.AttachResponse0\x01\x12P\n" +
 	"\aPublish\x12!.woodlot.switch.v1.PublishRequest\x1a\".woodlot.switch.v1.PublishResponse\x12V\n" +

@@ -34,7 +34,7 @@ var (
 
 // Port is one published port.
 type Port struct {
-	// HostIP is the zero Addr for every address of the host.
+	// HostIP is the zero Addr for every address of the host, of both families.
 	HostIP    netip.Addr
 	HostPort  uint16
 	Container uint16
@@ -48,6 +48,17 @@ func (p Port) String() string {
 		host = p.HostIP.String()
 	}
 	return fmt.Sprintf("%s/%s", net.JoinHostPort(host, strconv.Itoa(int(p.HostPort))), p.Protocol)
+}
+
+// network is of one family if the address is: 0.0.0.0 is every address of IPv4, and none of IPv6.
+func (p Port) network() string {
+	switch {
+	case !p.HostIP.IsValid():
+		return p.Protocol
+	case p.HostIP.Is4():
+		return p.Protocol + "4"
+	}
+	return p.Protocol + "6"
 }
 
 // Opened is a port that is open; it closes with the member, or before.
@@ -93,7 +104,7 @@ func open(g *gateway.Gateway, to *lan.Member, p Port) (*Opened, error) {
 	o.ctx, o.close = context.WithCancel(to.Context())
 	target := netip.AddrPortFrom(to.IP, p.Container)
 	if p.Protocol == "udp" {
-		conn, err := net.ListenPacket("udp", address)
+		conn, err := net.ListenPacket(p.network(), address)
 		if err != nil {
 			o.close()
 			return nil, explain(err, p)
@@ -103,7 +114,7 @@ func open(g *gateway.Gateway, to *lan.Member, p Port) (*Opened, error) {
 		go o.servePackets(g, conn, target)
 		return o, nil
 	}
-	listener, err := net.Listen("tcp", address)
+	listener, err := net.Listen(p.network(), address)
 	if err != nil {
 		o.close()
 		return nil, explain(err, p)

@@ -22,7 +22,7 @@ var loopback = netip.MustParseAddr("127.0.0.1")
 
 func setup(t *testing.T) (*gateway.Gateway, *guesttest.Guest) {
 	t.Helper()
-	l, err := lan.New(netip.MustParsePrefix("10.86.0.0/24"), true)
+	l, err := lan.New(netip.MustParsePrefix("10.86.0.0/24"), netip.MustParsePrefix("fd00:86::/64"), true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,6 +147,41 @@ func TestAPrivilegedPort(t *testing.T) {
 		_, err = publish.Open(g, guest.Member, publish.Port{HostIP: loopback, HostPort: 81, Container: 80, Protocol: protocol}, 0)
 		if !errors.Is(err, publish.ErrPrivileged) || !strings.Contains(err.Error(), "127.0.0.1:81/"+protocol) {
 			t.Errorf("%v", err)
+		}
+	}
+}
+
+func TestAPortIsOpenWhereItIsSaidToBe(t *testing.T) {
+	if probe, err := net.Listen("tcp6", "[::1]:0"); err != nil {
+		t.Skip("the host has no IPv6: ", err)
+	} else {
+		_ = probe.Close()
+	}
+	for host, want := range map[string][2]bool{
+		"":          {true, true},
+		"0.0.0.0":   {true, false},
+		"127.0.0.1": {true, false},
+		"::":        {false, true},
+		"::1":       {false, true},
+	} {
+		g, guest := setup(t)
+		guest.Listen(t, 80)
+		p := publish.Port{Container: 80, Protocol: "tcp"}
+		if host != "" {
+			p.HostIP = netip.MustParseAddr(host)
+		}
+		opened, err := publish.Open(g, guest.Member, p, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, address := range []string{"127.0.0.1", "::1"} {
+			conn, err := net.Dial("tcp", net.JoinHostPort(address, strconv.Itoa(int(opened.HostPort))))
+			if (err == nil) != want[i] {
+				t.Errorf("%q at %s: %v", host, address, err)
+			}
+			if err == nil {
+				_ = conn.Close()
+			}
 		}
 	}
 }

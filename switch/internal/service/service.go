@@ -126,6 +126,11 @@ func (s *Service) Attach(request *pb.AttachRequest, stream pb.Switch_AttachServe
 		Mtu:          lan.MTU,
 		Internal:     s.lan.Internal,
 	}
+	if member.IP6.IsValid() {
+		attached.IpV6 = member.IP6.String()
+		attached.PrefixLengthV6 = uint32(s.lan.Prefix6.Bits())
+		attached.GatewayV6 = s.lan.Gateway6.String()
+	}
 	if err := stream.Send(&pb.AttachResponse{Response: &pb.AttachResponse_Attached_{Attached: attached}}); err != nil {
 		return err
 	}
@@ -337,7 +342,7 @@ func ask(ctx context.Context, socket string, request *pb.LookupRequest) []netip.
 	}
 	var found []netip.Addr
 	for _, text := range answer.GetAddresses() {
-		if ip, err := netip.ParseAddr(text); err == nil && ip.Is4() {
+		if ip, err := netip.ParseAddr(text); err == nil {
 			found = append(found, ip)
 		}
 	}
@@ -357,6 +362,9 @@ func (s *Service) Status(context.Context, *pb.StatusRequest) (*pb.StatusResponse
 			ContainerId: m.ID, Names: m.Names, Ip: m.IP.String(), Mac: m.MAC.String(),
 			FramesReceived: m.Received.Load(), FramesSent: m.Sent.Load(), FramesDropped: m.Dropped.Load(),
 			EgressRefused: m.EgressRefused.Load(),
+		}
+		if m.IP6.IsValid() {
+			member.IpV6 = m.IP6.String()
 		}
 		for _, opened := range s.ports[m] {
 			member.Ports = append(member.Ports, fromPort(opened.Port))

@@ -38,7 +38,7 @@ func setup(t *testing.T) *fixture {
 
 func setupWith(t *testing.T, plugs service.Plugs) *fixture {
 	t.Helper()
-	l, err := lan.New(netip.MustParsePrefix("10.86.0.0/24"), false)
+	l, err := lan.New(netip.MustParsePrefix("10.86.0.0/24"), netip.MustParsePrefix("fd00:86::/64"), false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,8 @@ func TestAttachAndLeave(t *testing.T) {
 	ctx, leave := context.WithCancel(context.Background())
 	defer leave()
 	stream, attached := f.attach(ctx, t)
-	if attached.GetIp() != "10.86.0.2" || attached.GetGateway() != "10.86.0.1" || attached.GetPrefixLength() != 24 {
+	if attached.GetIp() != "10.86.0.2" || attached.GetGateway() != "10.86.0.1" || attached.GetPrefixLength() != 24 ||
+		attached.GetIpV6() != "fd00:86::2" || attached.GetGatewayV6() != "fd00:86::1" || attached.GetPrefixLengthV6() != 64 {
 		t.Errorf("%v", attached)
 	}
 	if f.service.IdleFor() != 0 {
@@ -152,7 +153,7 @@ func TestLookupForASibling(t *testing.T) {
 	defer leave()
 	f.attach(ctx, t)
 	member := &lan.Member{ID: "a", Siblings: []string{"/nowhere", filepath.Join(f.directory, "control")}}
-	if got := service.Siblings(ctx, member, "web"); len(got) != 1 || got[0].String() != "10.86.0.2" {
+	if got := service.Siblings(ctx, member, "web"); len(got) != 2 || got[0].String() != "10.86.0.2" || got[1].String() != "fd00:86::2" {
 		t.Errorf("%v", got)
 	}
 	// One that is not attached learns nothing.

@@ -54,20 +54,26 @@ class PortRange(_message.Message):
 class AttachResponse(_message.Message):
     __slots__ = ("attached", "link_lost")
     class Attached(_message.Message):
-        __slots__ = ("ip", "prefix_length", "gateway", "host", "mtu", "internal")
+        __slots__ = ("ip", "prefix_length", "gateway", "host", "mtu", "internal", "ip_v6", "prefix_length_v6", "gateway_v6")
         IP_FIELD_NUMBER: _ClassVar[int]
         PREFIX_LENGTH_FIELD_NUMBER: _ClassVar[int]
         GATEWAY_FIELD_NUMBER: _ClassVar[int]
         HOST_FIELD_NUMBER: _ClassVar[int]
         MTU_FIELD_NUMBER: _ClassVar[int]
         INTERNAL_FIELD_NUMBER: _ClassVar[int]
+        IP_V6_FIELD_NUMBER: _ClassVar[int]
+        PREFIX_LENGTH_V6_FIELD_NUMBER: _ClassVar[int]
+        GATEWAY_V6_FIELD_NUMBER: _ClassVar[int]
         ip: str
         prefix_length: int
         gateway: str
         host: str
         mtu: int
         internal: bool
-        def __init__(self, ip: _Optional[str] = ..., prefix_length: _Optional[int] = ..., gateway: _Optional[str] = ..., host: _Optional[str] = ..., mtu: _Optional[int] = ..., internal: bool = ...) -> None: ...
+        ip_v6: str
+        prefix_length_v6: int
+        gateway_v6: str
+        def __init__(self, ip: _Optional[str] = ..., prefix_length: _Optional[int] = ..., gateway: _Optional[str] = ..., host: _Optional[str] = ..., mtu: _Optional[int] = ..., internal: bool = ..., ip_v6: _Optional[str] = ..., prefix_length_v6: _Optional[int] = ..., gateway_v6: _Optional[str] = ...) -> None: ...
     class LinkLost(_message.Message):
         __slots__ = ("reason",)
         REASON_FIELD_NUMBER: _ClassVar[int]
@@ -140,7 +146,7 @@ class StatusRequest(_message.Message):
 class StatusResponse(_message.Message):
     __slots__ = ("members",)
     class Member(_message.Message):
-        __slots__ = ("container_id", "names", "ip", "mac", "ports", "frames_received", "frames_sent", "frames_dropped", "egress_refused")
+        __slots__ = ("container_id", "names", "ip", "mac", "ports", "frames_received", "frames_sent", "frames_dropped", "egress_refused", "ip_v6")
         CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
         NAMES_FIELD_NUMBER: _ClassVar[int]
         IP_FIELD_NUMBER: _ClassVar[int]
@@ -150,6 +156,7 @@ class StatusResponse(_message.Message):
         FRAMES_SENT_FIELD_NUMBER: _ClassVar[int]
         FRAMES_DROPPED_FIELD_NUMBER: _ClassVar[int]
         EGRESS_REFUSED_FIELD_NUMBER: _ClassVar[int]
+        IP_V6_FIELD_NUMBER: _ClassVar[int]
         container_id: str
         names: _containers.RepeatedScalarFieldContainer[str]
         ip: str
@@ -159,7 +166,8 @@ class StatusResponse(_message.Message):
         frames_sent: int
         frames_dropped: int
         egress_refused: int
-        def __init__(self, container_id: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., ip: _Optional[str] = ..., mac: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[Port, _Mapping]]] = ..., frames_received: _Optional[int] = ..., frames_sent: _Optional[int] = ..., frames_dropped: _Optional[int] = ..., egress_refused: _Optional[int] = ...) -> None: ...
+        ip_v6: str
+        def __init__(self, container_id: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., ip: _Optional[str] = ..., mac: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[Port, _Mapping]]] = ..., frames_received: _Optional[int] = ..., frames_sent: _Optional[int] = ..., frames_dropped: _Optional[int] = ..., egress_refused: _Optional[int] = ..., ip_v6: _Optional[str] = ...) -> None: ...
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
     members: _containers.RepeatedCompositeFieldContainer[StatusResponse.Member]
     def __init__(self, members: _Optional[_Iterable[_Union[StatusResponse.Member, _Mapping]]] = ...) -> None: ...

@@ -42,6 +42,7 @@ SETTINGS = (
     Setting("image.concurrent_downloads", int, "3", "blobs fetched at once"),
     Setting("network.subnet", str, "10.86.0.0/24", "IPv4 subnet of the network named default"),
     Setting("network.host_ports", str, "", "ports of the host's loopback that containers may reach, as 5432,8000-8010"),
+    Setting("network.subnet_v6", str, "fd01:4579:e05::/64", "IPv6 subnet of the network named default; none for no IPv6"),
     Setting("network.egress", str, "all", "what containers may reach beyond networks that do not say: all, none or allow=…"),
     Setting("registry.default", str, "docker.io", "registry of names that give none"),
     Setting("vm.accel", str, "auto", "auto, kvm, hvf or tcg"),

@@ -59,8 +59,15 @@ def run(container: Cli, inside: Sequence[str], *argv: str) -> str:
 def test_what_leaves_a_network(container: Cli, registry: Registry) -> None:
     image = registry.reference("busybox:1.35")
     container.ok("pull", image)
-    container.ok("network", "create", "outer")
-    free = f"{TRY} try 198.51.100.7 7000; try 198.51.100.7 7001; try 127.0.0.1 7001"
+    container.ok("network", "create", "outer", "--subnet-v6", "fd00:77::/64")
+    free = f"""{TRY}
+        try 198.51.100.7 7000; try 198.51.100.7 7001; try 127.0.0.1 7001
+        try 2001:db8:7::7 7000; try 2001:db8:8::7 7000
+        nslookup -type=aaaa box | grep -o "Address: fd.*"
+        ping6 -c 1 -W 5 box > /dev/null && ping6 -c 1 -W 5 fd00:77::1 > /dev/null && echo pinged
+        ip -6 addr show eth0 | grep -o "inet6 fd.*/64"
+        grep -c fd00:77::2 /etc/hosts
+    """
     # Before it is asked for by its name, an address is not allowed.
     guarded = f"""{TRY}
         try 198.51.100.8 7000
@@ -69,7 +76,8 @@ def test_what_leaves_a_network(container: Cli, registry: Registry) -> None:
         try 198.51.100.7 7000; try 198.51.100.7 7001
         nslookup -type=txt secret.world.example | grep -o NXDOMAIN
         nslookup -type=a world.example {RESOLVER} > /dev/null || echo "no other resolver"
-        wget -q -O - http://web/
+        try 2001:db8:7::7 7000
+        wget -q -O - http://web/; wget -q -O - http://[fd00:77::2]/
     """
     asked: list[str] = []
     with world(asked) as inside:
@@ -93,6 +101,12 @@ def test_what_leaves_a_network(container: Cli, registry: Registry) -> None:
         "198.51.100.7 7000: world",
         "198.51.100.7 7001: refused",
         "127.0.0.1 7001: refused",
+        "2001:db8:7::7 7000: world by IPv6",
+        "2001:db8:8::7 7000: refused",
+        "Address: fd00:77::3",
+        "pinged",
+        "inet6 fd00:77::2/64",
+        "1",
     ]
     # And with a policy, what it allows and nothing else.
     assert done.splitlines() == [
@@ -108,6 +122,8 @@ def test_what_leaves_a_network(container: Cli, registry: Registry) -> None:
         "198.51.100.7 7001: refused",
         "NXDOMAIN",
         "no other resolver",
+        "2001:db8:7::7 7000: refused",
+        "neighbour",
         "neighbour",
     ]
     # Nobody beyond the network learns of a name that is not allowed.

@@ -91,7 +91,7 @@ def test_containers_find_each_other_by_name_and_the_host_by_its_port(
     script = """
         for name in web www host.docker.internal; do echo "$name: $(nslookup -type=a $name | tail -n 2 | tr '\\n' ' ')"; done
         wget -q -O - http://web/ && wget -q -O - http://www/ && ping -c 1 -W 5 web > /dev/null && echo pinged
-        nslookup -type=aaaa web > /dev/null && echo nodata
+        nslookup -type=aaaa host.docker.internal > /dev/null && echo nodata
         nslookup nobody > /dev/null || echo nobody
         cat /etc/resolv.conf /etc/hosts
     """

@@ -1,7 +1,7 @@
 """A world of the tests' own: run in a network namespace, it serves some addresses, ports and names.
 
-198.51.100.0/24 is all over the world, but 198.51.100.1 is the address of the host's card. Every line that it prints after
-the first is a name that somebody asked its resolver for.
+198.51.100.0/24 and 2001:db8:7::/64 are all over the world, but 198.51.100.1 is the address of the host's card. To all
+other IPv6 there is no way. Every line that it prints after the first is a name that somebody asked its resolver for.
 """
 
 import socket
@@ -14,6 +14,7 @@ RESOLVER = "198.51.100.53"
 SERVERS = {
     ("198.51.100.7", 7000): b"world\n",
     ("198.51.100.8", 7000): b"elsewhere\n",
+    ("::", 7000): b"world by IPv6\n",
     ("198.51.100.1", 7001): b"card\n",
     ("127.0.0.1", 7001): b"own\n",
 }
@@ -32,7 +33,8 @@ def say(line: str) -> None:
 
 
 def serve(address: tuple[str, int], data: bytes) -> None:
-    with socket.create_server(address) as server:
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    with socket.create_server(address, family=family) as server:
         while True:
             connection, _ = server.accept()
             with connection:
@@ -63,6 +65,7 @@ def main() -> None:
         "ip link set lo up",
         "ip addr add 198.51.100.1/32 dev lo",
         "ip route add local 198.51.100.0/24 dev lo",
+        "ip -6 route add local 2001:db8:7::/64 dev lo",
     ):
         subprocess.run(command.split(), check=True)
     for address, data in SERVERS.items():

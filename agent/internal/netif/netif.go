@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -108,10 +110,25 @@ func Configure(ctx context.Context, want Interface) error {
 	if name == "" {
 		name = link.Attrs().Name
 	}
+	if !hasIPv6() {
+		want = withoutIPv6(want)
+	}
 	if err := configure(link, name, want); err != nil {
 		return fmt.Errorf("interface %s: %w", name, err)
 	}
 	return nil
+}
+
+// hasIPv6 is false with a kernel of the user's that is built without it, or told ipv6.disable=1.
+func hasIPv6() bool {
+	_, err := os.Stat("/proc/net/if_inet6")
+	return err == nil
+}
+
+func withoutIPv6(want Interface) Interface {
+	want.Addresses = slices.DeleteFunc(slices.Clone(want.Addresses), func(a *net.IPNet) bool { return a.IP.To4() == nil })
+	want.Routes = slices.DeleteFunc(slices.Clone(want.Routes), func(r Route) bool { return r.Destination.IP.To4() == nil })
+	return want
 }
 
 func configure(link netlink.Link, name string, want Interface) error {

@@ -29,6 +29,27 @@ func TestParseInterface(t *testing.T) {
 	}
 }
 
+func TestWithoutIPv6(t *testing.T) {
+	i, err := ParseInterface("52:54:00:12:34:56", "", "eth0", []string{"fd00::2/64", "10.0.2.15/24"}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, destination := range []string{"0.0.0.0/0", "::/0"} {
+		route, err := ParseRoute(destination, "", false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		i.Routes = append(i.Routes, route)
+	}
+	got := withoutIPv6(i)
+	if len(got.Addresses) != 1 || got.Addresses[0].String() != "10.0.2.15/24" || len(got.Routes) != 1 {
+		t.Errorf("%+v", got)
+	}
+	if len(i.Addresses) != 2 || i.Addresses[0].String() != "fd00::2/64" {
+		t.Errorf("the caller's became %v", i.Addresses)
+	}
+}
+
 func TestParseRoute(t *testing.T) {
 	r, err := ParseRoute("0.0.0.0/0", "10.0.2.2", false)
 	if err != nil || r.Gateway.String() != "10.0.2.2" || r.Destination.String() != "0.0.0.0/0" {

@@ -335,7 +335,7 @@ type NetworkInterface struct {
 	// "52:54:00:12:34:56"; the device is found by it, and waited for, unless `device_mac` is given.
 	Mac  string `protobuf:"bytes,1,opt,name=mac,proto3" json:"mac,omitempty"`
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// CIDR notation, IPv4 or IPv6.
+	// CIDR notation, IPv4 or IPv6; of the latter nothing is set up by a kernel without it.
 	Addresses []string `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	Mtu       uint32   `protobuf:"varint,4,opt,name=mtu,proto3" json:"mtu,omitempty"`
 	Routes    []*Route `protobuf:"bytes,5,rep,name=routes,proto3" json:"routes,omitempty"`

@@ -198,6 +198,9 @@ def _lease(lease: Mapping[str, object]) -> dict[str, object]:
     return {
         "network": lease["network"],
         "ipv4Address": f"{lease['ip']}/{lease['prefix_length']}",
+        "ipv6Address": f"{lease['ip_v6']}/{lease['prefix_length_v6']}"
+        if lease.get("ip_v6")
+        else None,
         "gateway": lease["gateway"],
         "macAddress": lease["mac"],
     }

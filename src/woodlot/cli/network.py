@@ -31,6 +31,8 @@ def network() -> None:
 @network.command()
 @click.argument("name")
 @click.option("--subnet", metavar="CIDR", help="IPv4 subnet; a free one if not given.")
+@click.option("--ipv6/--no-ipv6", default=True, help="Give containers IPv6 addresses, too.")
+@click.option("--subnet-v6", metavar="CIDR", help="IPv6 subnet, a /64; a free one if not given.")
 @click.option("--internal", is_flag=True, help="Let nobody out of it.")
 @click.option(
     "--egress",
@@ -56,6 +58,8 @@ def create(
     name: str,
     *,
     subnet: str | None,
+    ipv6: bool,
+    subnet_v6: str | None,
     internal: bool,
     egress: Sequence[str],
     driver: str,
@@ -71,6 +75,8 @@ def create(
         app.store,
         name,
         subnet=subnet,
+        ipv6=ipv6,
+        subnet_v6=subnet_v6,
         internal=internal,
         egress=join(egress) if egress else None,
         driver=Driver(driver),
@@ -216,6 +222,7 @@ def _members(app: "App", found: "Network") -> list[dict[str, object]]:
             "id": member.container_id,
             "names": list(member.names),
             "ipv4Address": member.ip,
+            "ipv6Address": member.ip_v6 or None,
             "macAddress": member.mac,
             "framesReceived": member.frames_received,
             "framesSent": member.frames_sent,
@@ -238,6 +245,7 @@ def _describe(app: "App", found: "Network") -> dict[str, object]:
         "id": found.id,
         "name": found.name,
         "subnet": found.subnet,
+        "subnetV6": found.subnet_v6 or None,
         "internal": found.internal,
         "egress": found.egress,
         "driver": found.driver,

@@ -128,19 +128,23 @@ class Links:
         from woodlot._pb.agent.v1 import agent_pb2
 
         way_out = self._way_out()
-        return [
-            agent_pb2.NetworkInterface(
+        interfaces: list[agent_pb2.NetworkInterface] = []
+        for index, lease in enumerate(self.leases):
+            interface = agent_pb2.NetworkInterface(
                 mac=lease.mac,
                 device_mac=device_mac(index) if restored else "",
                 name=f"eth{index}",
                 addresses=[f"{lease.ip}/{lease.prefix_length}"],
                 mtu=lease.mtu,
-                routes=[agent_pb2.Route(destination="0.0.0.0/0", gateway=lease.gateway)]
-                if lease is way_out
-                else [],
             )
-            for index, lease in enumerate(self.leases)
-        ]
+            if lease.ip_v6:
+                interface.addresses.append(f"{lease.ip_v6}/{lease.prefix_length_v6}")
+            if lease is way_out:
+                interface.routes.add(destination="0.0.0.0/0", gateway=lease.gateway)
+                if lease.gateway_v6:
+                    interface.routes.add(destination="::/0", gateway=lease.gateway_v6)
+            interfaces.append(interface)
+        return interfaces
 
     def etc_files(self) -> dict[str, bytes]:
         """The files of /etc that say who it is and whom it asks."""
@@ -152,7 +156,7 @@ class Links:
         files = {
             "hosts": etcfiles.build_hosts(
                 spec.hostname,
-                [lease.ip for lease in leases],
+                [ip for lease in leases for ip in (lease.ip, lease.ip_v6) if ip],
                 more=[(name, address) for name, address in hosts if address != HOST_GATEWAY],
             ),
             "hostname": etcfiles.build_hostname(spec.hostname),

@@ -1,11 +1,10 @@
 """What a network is: a name, a subnet, and whether there is a way out. Two always exist: ``default`` and ``none``."""
 
-import ipaddress
 import os
 import re
 import secrets
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum, auto
 from pathlib import Path
@@ -14,10 +13,10 @@ from woodlot import settings
 from woodlot.errors import (
     ConfigError,
     IntegrityError,
-    LimitError,
     NotFoundError,
     UnsupportedError,
 )
+from woodlot.network import subnets
 from woodlot.network.egress import Egress
 from woodlot.network.egress import parse as parse_egress
 from woodlot.store.networks import NetworkRecord
@@ -25,11 +24,6 @@ from woodlot.store.store import Store
 
 DEFAULT = "default"
 NONE = "none"
-# Subnets of networks that ask for none; the first one is the default network's unless that is set otherwise.
-_POOL = ipaddress.IPv4Network("10.86.0.0/16")
-_POOL_PREFIX = 24
-# As the switch: the gateway and the host take one address each.
-_PREFIXES = range(8, 29)
 _TUN = Path("/dev/net/tun")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
@@ -51,6 +45,8 @@ class Network:
     name: str
     subnet: str
     """CIDR notation, IPv4."""
+    subnet_v6: str = ""
+    """CIDR notation; empty without IPv6."""
     internal: bool = False
     """Nothing beyond it can be reached."""
     egress: str = "all"
@@ -86,8 +82,12 @@ def find_all(store: Store) -> list[Network]:
 
 def default() -> Network:
     """The network of containers that name none."""
-    subnet = parse_subnet(settings.get_str("network.subnet"), what="the setting network.subnet")
-    return Network(id=DEFAULT, name=DEFAULT, subnet=subnet, egress=_default_egress())
+    subnet = subnets.parse(settings.get_str("network.subnet"), what="the setting network.subnet")
+    text = settings.get_str("network.subnet_v6")
+    subnet_v6 = "" if text == NONE else subnets.parse_v6(text, what="the setting network.subnet_v6")
+    return Network(
+        id=DEFAULT, name=DEFAULT, subnet=subnet, subnet_v6=subnet_v6, egress=_default_egress()
+    )
 
 
 def _default_egress() -> str:
@@ -100,6 +100,8 @@ def create(
     name: str,
     *,
     subnet: str | None = None,
+    ipv6: bool = True,
+    subnet_v6: str | None = None,
     internal: bool = False,
     egress: Egress | None = None,
     driver: Driver = Driver.SWITCH,
@@ -107,25 +109,21 @@ def create(
 ) -> Network:
     """Make a network; nothing runs until a container is attached.
 
-    Without ``egress`` it has that of the setting ``network.egress``.
+    Without ``egress`` it has that of the setting ``network.egress``. Subnets that are not given are free ones.
 
     Raises:
         AlreadyExistsError: The name is taken.
-        ConfigError: The name or the subnet cannot be used.
+        ConfigError: The name or a subnet cannot be used.
         UnsupportedError: The driver is none for this user or this host.
     """
     check_name(name)
     check_driver(driver)
+    if subnet_v6 and not ipv6:
+        raise ConfigError("--subnet-v6 and --no-ipv6 contradict each other")
     if name in {DEFAULT, NONE}:
         raise ConfigError(f"the network {name} is there always", hint="choose another name")
-    taken = [(other.name, ipaddress.IPv4Network(other.subnet)) for other in find_all(store)]
-    chosen = parse_subnet(subnet, what="--subnet") if subnet else _free_subnet(taken)
-    for other, range_ in taken:
-        if ipaddress.IPv4Network(chosen).overlaps(range_):
-            raise ConfigError(
-                f"the subnet {chosen} overlaps that of network {other}, {range_}",
-                hint="choose another --subnet, or leave it out",
-            )
+    others = find_all(store)
+    chosen = subnets.choose(subnet, {other.name: other.subnet for other in others})
     network_id = secrets.token_hex(32)
     spec: dict[str, object] = {
         "subnet": chosen,
@@ -133,6 +131,9 @@ def create(
         "driver": driver.value,
         "labels": dict(labels or {}),
     }
+    if ipv6:
+        taken = {other.name: other.subnet_v6 for other in others if other.subnet_v6}
+        spec["subnet_v6"] = subnets.choose_v6(subnet_v6, taken)
     if egress is not None:
         spec["egress"] = str(egress)
     store.networks.insert(network_id, name, spec)
@@ -171,38 +172,6 @@ def check_driver(driver: Driver) -> None:
         )
 
 
-def parse_subnet(text: str, *, what: str) -> str:
-    """An IPv4 subnet in its canonical form.
-
-    Raises:
-        ConfigError: It is none that a network can have.
-    """
-    try:
-        subnet = ipaddress.IPv4Network(text)
-    except ValueError as error:
-        raise ConfigError(
-            f"{what} cannot be {text!r}: {error}", hint="give one as 192.168.50.0/24"
-        ) from error
-    if subnet.prefixlen not in _PREFIXES:
-        raise ConfigError(f"{what} must be from /8 to /28, got {text}")
-    if not subnet.is_private or subnet.is_loopback or subnet.is_link_local:
-        raise ConfigError(
-            f"{what} must be of private addresses, got {text}",
-            hint="give one below 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16",
-        )
-    return str(subnet)
-
-
-def _free_subnet(taken: Iterable[tuple[str, ipaddress.IPv4Network]]) -> str:
-    ranges = [range_ for _, range_ in taken]
-    for candidate in _POOL.subnets(new_prefix=_POOL_PREFIX):
-        if not any(candidate.overlaps(range_) for range_ in ranges):
-            return str(candidate)
-    raise LimitError(
-        f"no subnet of {_POOL} is free", hint="delete networks with `container network prune`"
-    )
-
-
 def _from_record(record: NetworkRecord) -> Network:
     spec, labels = record.spec, record.spec.get("labels")
     # Networks made by the first versions have no driver.
@@ -217,6 +186,7 @@ def _from_record(record: NetworkRecord) -> Network:
         id=record.id,
         name=record.name,
         subnet=str(spec["subnet"]),
+        subnet_v6=str(spec.get("subnet_v6", "")),
         internal=spec.get("internal") is True,
         egress=str(spec["egress"]) if "egress" in spec else _default_egress(),
         driver=Driver(str(driver)),

@@ -92,6 +92,10 @@ class Lease:
     """Stands for the host."""
     mtu: int
     internal: bool
+    ip_v6: str = ""
+    """Empty in a network without IPv6, as the other two."""
+    prefix_length_v6: int = 0
+    gateway_v6: str = ""
 
 
 class Attachment:
@@ -249,10 +253,11 @@ def _start(paths: Paths, network: Network) -> process.Child:
 
 def build_argv(program: Path, paths: Paths, network: Network, listen_fd: int) -> list[str]:
     """The switch's command line."""
+    ipv6 = ["-subnet-v6", network.subnet_v6] if network.subnet_v6 else []
     return [
         os.fspath(program),
         "-network", network.name,
-        "-subnet", network.subnet,
+        "-subnet", network.subnet, *ipv6,
         f"-internal={str(network.internal).lower()}",
         "-driver", network.driver.value,
         "-listen-fd", str(listen_fd),
@@ -328,6 +333,9 @@ def _lease(network: Network, wanted: Wanted, attached: "pb.AttachResponse.Attach
         host=attached.host,
         mtu=attached.mtu,
         internal=attached.internal,
+        ip_v6=attached.ip_v6,
+        prefix_length_v6=attached.prefix_length_v6,
+        gateway_v6=attached.gateway_v6,
     )
 
 

@@ -58,10 +58,15 @@ interfaces {
   mac: "52:54:00:27:1a:41"
   name: "eth0"
   addresses: "10.86.0.2/24"
+  addresses: "fd00:86::2/64"
   mtu: 1500
   routes {
     destination: "0.0.0.0/0"
     gateway: "10.86.0.1"
+  }
+  routes {
+    destination: "::/0"
+    gateway: "fd00:86::1"
   }
 }
 """
@@ -113,7 +118,7 @@ etc_files {
 etc_files {
   key: "hosts"
   value: "127.0.0.1\\tlocalhost\\n::1\\tlocalhost ip6-localhost ip6-loopback\\nfe00::\\tip6-localnet\\n\
-ff00::\\tip6-mcastprefix\\nff02::1\\tip6-allnodes\\nff02::2\\tip6-allrouters\\n192.0.2.7\\tdb\\n10.86.0.2\\tabababababab\\n"
+ff00::\\tip6-mcastprefix\\nff02::1\\tip6-allnodes\\nff02::2\\tip6-allrouters\\n192.0.2.7\\tdb\\n10.86.0.2\\tabababababab\\nfd00:86::2\\tabababababab\\n"
 }
 etc_files {
   key: "resolv.conf"
@@ -174,6 +179,9 @@ def join(made: Made) -> Supervisor:
         host="10.86.0.254",
         mtu=1500,
         internal=False,
+        ip_v6="fd00:86::2",
+        prefix_length_v6=64,
+        gateway_v6="fd00:86::1",
     )
     links = made.supervisor._machine.links
     links._attachments.append(cast("Attachment", SimpleNamespace(lease=lease)))

@@ -1,5 +1,6 @@
 """Networks in the store, without a switch."""
 
+import dataclasses
 import json
 import os
 import sys
@@ -48,6 +49,7 @@ def test_the_default_network_is_always_there(store: Store, monkeypatch: pytest.M
 def test_networks_are_made_with_subnets_of_their_own(store: Store) -> None:
     first = network.create(store, "one", internal=True, labels={"a": "b"})
     assert (first.subnet, first.internal, first.labels) == ("10.86.1.0/24", True, {"a": "b"})
+    assert first.subnet_v6 == "fd01:4579:e05:1::/64"
     network.create(store, "two", subnet="10.86.2.0/23")
     assert network.create(store, "three").subnet == "10.86.4.0/24"
     assert [one.name for one in network.find_all(store)] == ["default", "one", "two", "three"]
@@ -84,6 +86,41 @@ def test_networks_that_cannot_be(
         network.create(store, name, subnet=subnet)
     assert said in caught.value.message
     assert len(store.networks.list()) == 1
+
+
+def test_ipv6(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    network.create(store, "one", subnet_v6="FD01:4579:e05:1:0::/64")
+    network.create(store, "two")
+    network.create(store, "three", ipv6=False)
+    assert [one.subnet_v6 for one in network.find_all(store)] == [
+        "fd01:4579:e05::/64",
+        "fd01:4579:e05:1::/64",
+        "fd01:4579:e05:2::/64",
+        "",
+    ]
+    monkeypatch.setenv("WOODLOT_NETWORK_SUBNET_V6", "none")
+    assert network.find(store, "default").subnet_v6 == ""
+    assert network.create(store, "four").subnet_v6 == "fd01:4579:e05::/64"
+    with pytest.raises(ConfigError, match="contradict"):
+        network.create(store, "five", ipv6=False, subnet_v6="fd02::/64")
+
+
+@pytest.mark.parametrize(
+    ("subnet", "said"),
+    [
+        ("fd01:4579:e05::/64", "overlaps that of network default"),
+        ("fd02::1/64", "has host bits set"),
+        ("fd02::/56", "must be a /64"),
+        ("2001:db8::/64", "of unique local addresses"),
+        ("fe80::/64", "of unique local addresses"),
+        ("10.0.0.0/8", "cannot be '10.0.0.0/8'"),
+    ],
+)
+def test_ipv6_subnets_that_cannot_be(store: Store, subnet: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        network.create(store, "one", subnet_v6=subnet)
+    assert said in caught.value.message
+    assert store.networks.list() == []
 
 
 def test_what_may_be_reached_beyond_a_network(
@@ -151,6 +188,8 @@ def test_the_switchs_command_line(tmp_path: Path) -> None:
         "-socket", f"{tmp_path}/r/nabababababab.sock",
         "-lock", f"{tmp_path}/d/networks/{'ab' * 32}/lock",
     ]  # fmt: skip
+    six = dataclasses.replace(one, subnet_v6="fd00:86::/64")
+    assert build_argv(Path("/bin/switch"), paths, six, 7)[5:7] == ["-subnet-v6", "fd00:86::/64"]
 
 
 def test_the_switch_is_part_of_the_installation() -> None:

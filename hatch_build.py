@@ -105,7 +105,7 @@ def modules() -> list[Module]:
     agents = {
         f"{command}-{arch}": (command, arch)
         for arch in architectures
-        for command in ("agent", "launch")
+        for command in ("agent", "launch", "watchfs")
     }
     found = [Module("agent", "src/woodlot/guest/bin", agents)]
     host = ARCHITECTURES.get(platform.machine().lower())

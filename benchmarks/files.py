@@ -39,7 +39,16 @@ for name, work in (("create 500 files", create), ("stat them", stat), ("read the
 def measure(image: str, *flags: str, where: str) -> dict[str, float]:
     """Seconds of each step, and of the whole run."""
     start = time.monotonic()
-    argv = [str(PROGRAM), "run", "--rm", *flags, image, "python3", "-c", SCRIPT.format(where=where)]
+    argv = [
+        str(PROGRAM),
+        "run",
+        "--rm",
+        *flags,
+        image,
+        "python3",
+        "-c",
+        SCRIPT.replace("{where}", where),
+    ]
     out = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
     rows = [line.rsplit(" ", 1) for line in out.splitlines()]
     steps = {name: float(value) for name, value in rows}
@@ -47,11 +56,12 @@ def measure(image: str, *flags: str, where: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print a table in Markdown: the root filesystem, a share, a block volume."""
+    """Print a table in Markdown: the root filesystem, a directory with and without events, a block volume."""
     image = sys.argv[1]
     kinds = {
         "root filesystem": ([], "/tmp"),
-        "directory, virtio-fs": (["-v", "DIRECTORY:/s"], "/s"),
+        "directory": (["-v", "DIRECTORY:/s"], "/s"),
+        "directory, watch": (["-v", "DIRECTORY:/s:watch"], "/s"),
         "block volume": (["-v", "/s"], "/s"),
     }
     results: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}

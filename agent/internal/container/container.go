@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"woodlot.dev/agent/internal/cgroup"
+	"woodlot.dev/agent/internal/change"
 	"woodlot.dev/agent/internal/fail"
 	"woodlot.dev/agent/internal/klog"
 	"woodlot.dev/agent/internal/launchspec"
@@ -71,6 +72,8 @@ type Manager struct {
 
 	// live is group, readable without the lock.
 	live atomic.Pointer[cgroup.Group]
+	// watched is shares, in the same way.
+	watched atomic.Pointer[share.Mounted]
 }
 
 // NewManager gives a manager that works below dir, a directory on a tmpfs, and starts processes with launcher.
@@ -106,7 +109,7 @@ func (m *Manager) Create(ctx context.Context, spec *Spec) (err error) {
 	if m.root, err = rootfs.Mount(ctx, m.dir, spec.ImageSerial, spec.UpperSerial); err != nil {
 		return err
 	}
-	if m.shares, err = share.Mount(ctx, m.dir, m.root.Path, spec.Shares); err != nil {
+	if m.shares, err = share.Mount(ctx, m.dir, m.root.Path, m.reaper, spec.Shares); err != nil {
 		return err
 	}
 	mounts := slices.Clone(spec.Mounts)
@@ -137,7 +140,17 @@ func (m *Manager) Create(ctx context.Context, spec *Spec) (err error) {
 		return err
 	}
 	m.spec = spec
+	m.watched.Store(m.shares)
 	return nil
+}
+
+// Play raises the events of what changed on the host in a share.
+func (m *Manager) Play(source string, changes []change.Change) error {
+	shares := m.watched.Load()
+	if shares == nil {
+		return noContainer()
+	}
+	return shares.Play(source, changes)
 }
 
 func writeEtcFiles(dir string, files map[string][]byte) ([]string, error) {
@@ -196,6 +209,7 @@ func (m *Manager) dismantle(ctx context.Context) error {
 	}
 	m.view.drop()
 	m.live.Store(nil)
+	m.watched.Store(nil)
 	if m.group != nil {
 		if err := m.group.Remove(); err != nil {
 			errs = append(errs, err)

@@ -30,6 +30,75 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type Change_Kind int32
+
+const (
+	Change_KIND_UNSPECIFIED Change_Kind = 0
+	Change_KIND_CREATED     Change_Kind = 1
+	Change_KIND_DELETED     Change_Kind = 2
+	Change_KIND_MOVED       Change_Kind = 3
+	// The other end of the rename is not in the share.
+	Change_KIND_MOVED_OUT Change_Kind = 4
+	Change_KIND_MOVED_IN  Change_Kind = 5
+	Change_KIND_MODIFIED  Change_Kind = 6
+	// Had been open to be written.
+	Change_KIND_CLOSED     Change_Kind = 7
+	Change_KIND_ATTRIBUTES Change_Kind = 8
+)
+
+// Enum value maps for Change_Kind.
+var (
+	Change_Kind_name = map[int32]string{
+		0: "KIND_UNSPECIFIED",
+		1: "KIND_CREATED",
+		2: "KIND_DELETED",
+		3: "KIND_MOVED",
+		4: "KIND_MOVED_OUT",
+		5: "KIND_MOVED_IN",
+		6: "KIND_MODIFIED",
+		7: "KIND_CLOSED",
+		8: "KIND_ATTRIBUTES",
+	}
+	Change_Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED": 0,
+		"KIND_CREATED":     1,
+		"KIND_DELETED":     2,
+		"KIND_MOVED":       3,
+		"KIND_MOVED_OUT":   4,
+		"KIND_MOVED_IN":    5,
+		"KIND_MODIFIED":    6,
+		"KIND_CLOSED":      7,
+		"KIND_ATTRIBUTES":  8,
+	}
+)
+
+func (x Change_Kind) Enum() *Change_Kind {
+	p := new(Change_Kind)
+	*p = x
+	return p
+}
+
+func (x Change_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Change_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_agent_v1_agent_proto_enumTypes[0].Descriptor()
+}
+
+func (Change_Kind) Type() protoreflect.EnumType {
+	return &file_agent_v1_agent_proto_enumTypes[0]
+}
+
+func (x Change_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Change_Kind.Descriptor instead.
+func (Change_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{26, 0}
+}
+
 type HelloRequest struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	ProtocolVersion uint32                 `protobuf:"varint,1,opt,name=protocol_version,json=protocolVersion,proto3" json:"protocol_version,omitempty"`
@@ -706,8 +775,10 @@ type Mount struct {
 	// modes, times and extended attributes.
 	CopyUp bool `protobuf:"varint,6,opt,name=copy_up,json=copyUp,proto3" json:"copy_up,omitempty"`
 	// Of a socket: its permissions, and its owner as in Process.user.
-	Mode          uint32 `protobuf:"varint,7,opt,name=mode,proto3" json:"mode,omitempty"`
-	Owner         string `protobuf:"bytes,8,opt,name=owner,proto3" json:"owner,omitempty"`
+	Mode  uint32 `protobuf:"varint,7,opt,name=mode,proto3" json:"mode,omitempty"`
+	Owner string `protobuf:"bytes,8,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Of virtiofs without a name: PlayChanges will tell of what changes on the host.
+	Watch         bool `protobuf:"varint,9,opt,name=watch,proto3" json:"watch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -796,6 +867,13 @@ func (x *Mount) GetOwner() string {
 		return x.Owner
 	}
 	return ""
+}
+
+func (x *Mount) GetWatch() bool {
+	if x != nil {
+		return x.Watch
+	}
+	return false
 }
 
 type Resources struct {
@@ -1794,6 +1872,182 @@ func (*ConnectionResponse_Data) isConnectionResponse_Response() {}
 
 func (*ConnectionResponse_End_) isConnectionResponse_Response() {}
 
+// What happened to a name on the host, as inotify has it. What the guest itself did is told, too: it knows that.
+type Change struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Kind  Change_Kind            `protobuf:"varint,1,opt,name=kind,proto3,enum=woodlot.agent.v1.Change_Kind" json:"kind,omitempty"`
+	// Path below the share's root, empty for the root; any bytes.
+	Directory   []byte `protobuf:"bytes,2,opt,name=directory,proto3" json:"directory,omitempty"`
+	Name        []byte `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	IsDirectory bool   `protobuf:"varint,4,opt,name=is_directory,json=isDirectory,proto3" json:"is_directory,omitempty"`
+	// Of KIND_MOVED.
+	ToDirectory   []byte `protobuf:"bytes,5,opt,name=to_directory,json=toDirectory,proto3" json:"to_directory,omitempty"`
+	ToName        []byte `protobuf:"bytes,6,opt,name=to_name,json=toName,proto3" json:"to_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Change) Reset() {
+	*x = Change{}
+	mi := &file_agent_v1_agent_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Change) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Change) ProtoMessage() {}
+
+func (x *Change) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Change.ProtoReflect.Descriptor instead.
+func (*Change) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Change) GetKind() Change_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return Change_KIND_UNSPECIFIED
+}
+
+func (x *Change) GetDirectory() []byte {
+	if x != nil {
+		return x.Directory
+	}
+	return nil
+}
+
+func (x *Change) GetName() []byte {
+	if x != nil {
+		return x.Name
+	}
+	return nil
+}
+
+func (x *Change) GetIsDirectory() bool {
+	if x != nil {
+		return x.IsDirectory
+	}
+	return false
+}
+
+func (x *Change) GetToDirectory() []byte {
+	if x != nil {
+		return x.ToDirectory
+	}
+	return nil
+}
+
+func (x *Change) GetToName() []byte {
+	if x != nil {
+		return x.ToName
+	}
+	return nil
+}
+
+type PlayChangesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The share's tag.
+	Source        string    `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	Changes       []*Change `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlayChangesRequest) Reset() {
+	*x = PlayChangesRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlayChangesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlayChangesRequest) ProtoMessage() {}
+
+func (x *PlayChangesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlayChangesRequest.ProtoReflect.Descriptor instead.
+func (*PlayChangesRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *PlayChangesRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *PlayChangesRequest) GetChanges() []*Change {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+type PlayChangesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlayChangesResponse) Reset() {
+	*x = PlayChangesResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlayChangesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlayChangesResponse) ProtoMessage() {}
+
+func (x *PlayChangesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlayChangesResponse.ProtoReflect.Descriptor instead.
+func (*PlayChangesResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+}
+
 type ShutdownRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1802,7 +2056,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_agent_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1814,7 +2068,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_agent_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1827,7 +2081,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 type ShutdownResponse struct {
@@ -1838,7 +2092,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_agent_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1850,7 +2104,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_agent_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1863,7 +2117,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 type RunRequest_Start struct {
@@ -1879,7 +2133,7 @@ type RunRequest_Start struct {
 
 func (x *RunRequest_Start) Reset() {
 	*x = RunRequest_Start{}
-	mi := &file_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_agent_v1_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1891,7 +2145,7 @@ func (x *RunRequest_Start) String() string {
 func (*RunRequest_Start) ProtoMessage() {}
 
 func (x *RunRequest_Start) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_agent_v1_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1936,7 +2190,7 @@ type RunRequest_CloseStdin struct {
 
 func (x *RunRequest_CloseStdin) Reset() {
 	*x = RunRequest_CloseStdin{}
-	mi := &file_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_agent_v1_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1948,7 +2202,7 @@ func (x *RunRequest_CloseStdin) String() string {
 func (*RunRequest_CloseStdin) ProtoMessage() {}
 
 func (x *RunRequest_CloseStdin) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_agent_v1_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1973,7 +2227,7 @@ type RunRequest_Signal struct {
 
 func (x *RunRequest_Signal) Reset() {
 	*x = RunRequest_Signal{}
-	mi := &file_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_agent_v1_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1985,7 +2239,7 @@ func (x *RunRequest_Signal) String() string {
 func (*RunRequest_Signal) ProtoMessage() {}
 
 func (x *RunRequest_Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_agent_v1_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2018,7 +2272,7 @@ type RunResponse_Started struct {
 
 func (x *RunResponse_Started) Reset() {
 	*x = RunResponse_Started{}
-	mi := &file_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_agent_v1_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2030,7 +2284,7 @@ func (x *RunResponse_Started) String() string {
 func (*RunResponse_Started) ProtoMessage() {}
 
 func (x *RunResponse_Started) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_agent_v1_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2067,7 +2321,7 @@ type RunResponse_Exited struct {
 
 func (x *RunResponse_Exited) Reset() {
 	*x = RunResponse_Exited{}
-	mi := &file_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_agent_v1_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2079,7 +2333,7 @@ func (x *RunResponse_Exited) String() string {
 func (*RunResponse_Exited) ProtoMessage() {}
 
 func (x *RunResponse_Exited) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_agent_v1_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2124,7 +2378,7 @@ type ConnectionResponse_Opened struct {
 
 func (x *ConnectionResponse_Opened) Reset() {
 	*x = ConnectionResponse_Opened{}
-	mi := &file_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_agent_v1_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2136,7 +2390,7 @@ func (x *ConnectionResponse_Opened) String() string {
 func (*ConnectionResponse_Opened) ProtoMessage() {}
 
 func (x *ConnectionResponse_Opened) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_agent_v1_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2160,7 +2414,7 @@ type ConnectionResponse_End struct {
 
 func (x *ConnectionResponse_End) Reset() {
 	*x = ConnectionResponse_End{}
-	mi := &file_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_agent_v1_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2172,7 +2426,7 @@ func (x *ConnectionResponse_End) String() string {
 func (*ConnectionResponse_End) ProtoMessage() {}
 
 func (x *ConnectionResponse_End) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_agent_v1_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2243,7 +2497,7 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x0eRootFilesystem\x12!\n" +
 	"\fimage_serial\x18\x01 \x01(\tR\vimageSerial\x12!\n" +
 	"\fupper_serial\x18\x02 \x01(\tR\vupperSerial\x12\x1b\n" +
-	"\tread_only\x18\x03 \x01(\bR\breadOnly\"\xc6\x01\n" +
+	"\tread_only\x18\x03 \x01(\bR\breadOnly\"\xdc\x01\n" +
 	"\x05Mount\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12 \n" +
@@ -2252,7 +2506,8 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x04name\x18\x05 \x01(\tR\x04name\x12\x17\n" +
 	"\acopy_up\x18\x06 \x01(\bR\x06copyUp\x12\x12\n" +
 	"\x04mode\x18\a \x01(\rR\x04mode\x12\x14\n" +
-	"\x05owner\x18\b \x01(\tR\x05owner\"a\n" +
+	"\x05owner\x18\b \x01(\tR\x05owner\x12\x14\n" +
+	"\x05watch\x18\t \x01(\bR\x05watch\"a\n" +
 	"\tResources\x12\x1d\n" +
 	"\n" +
 	"cpu_millis\x18\x01 \x01(\rR\tcpuMillis\x12!\n" +
@@ -2333,9 +2588,31 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x06Opened\x1a\x05\n" +
 	"\x03EndB\n" +
 	"\n" +
-	"\bresponse\"\x11\n" +
+	"\bresponse\"\xff\x02\n" +
+	"\x06Change\x121\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x1d.woodlot.agent.v1.Change.KindR\x04kind\x12\x1c\n" +
+	"\tdirectory\x18\x02 \x01(\fR\tdirectory\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\fR\x04name\x12!\n" +
+	"\fis_directory\x18\x04 \x01(\bR\visDirectory\x12!\n" +
+	"\fto_directory\x18\x05 \x01(\fR\vtoDirectory\x12\x17\n" +
+	"\ato_name\x18\x06 \x01(\fR\x06toName\"\xb0\x01\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fKIND_CREATED\x10\x01\x12\x10\n" +
+	"\fKIND_DELETED\x10\x02\x12\x0e\n" +
+	"\n" +
+	"KIND_MOVED\x10\x03\x12\x12\n" +
+	"\x0eKIND_MOVED_OUT\x10\x04\x12\x11\n" +
+	"\rKIND_MOVED_IN\x10\x05\x12\x11\n" +
+	"\rKIND_MODIFIED\x10\x06\x12\x0f\n" +
+	"\vKIND_CLOSED\x10\a\x12\x13\n" +
+	"\x0fKIND_ATTRIBUTES\x10\b\"`\n" +
+	"\x12PlayChangesRequest\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x122\n" +
+	"\achanges\x18\x02 \x03(\v2\x18.woodlot.agent.v1.ChangeR\achanges\"\x15\n" +
+	"\x13PlayChangesResponse\"\x11\n" +
 	"\x0fShutdownRequest\"\x12\n" +
-	"\x10ShutdownResponse2\x9d\a\n" +
+	"\x10ShutdownResponse2\xf9\a\n" +
 	"\x05Agent\x12H\n" +
 	"\x05Hello\x12\x1e.woodlot.agent.v1.HelloRequest\x1a\x1f.woodlot.agent.v1.HelloResponse\x12K\n" +
 	"\x06Settle\x12\x1f.woodlot.agent.v1.SettleRequest\x1a .woodlot.agent.v1.SettleResponse\x12T\n" +
@@ -2347,7 +2624,8 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"AbortMount\x12#.woodlot.agent.v1.AbortMountRequest\x1a$.woodlot.agent.v1.AbortMountResponse\x12X\n" +
 	"\aConnect\x12#.woodlot.agent.v1.ConnectionRequest\x1a$.woodlot.agent.v1.ConnectionResponse(\x010\x01\x12W\n" +
-	"\x06Accept\x12#.woodlot.agent.v1.ConnectionRequest\x1a$.woodlot.agent.v1.ConnectionResponse(\x010\x01\x12Q\n" +
+	"\x06Accept\x12#.woodlot.agent.v1.ConnectionRequest\x1a$.woodlot.agent.v1.ConnectionResponse(\x010\x01\x12Z\n" +
+	"\vPlayChanges\x12$.woodlot.agent.v1.PlayChangesRequest\x1a%.woodlot.agent.v1.PlayChangesResponse\x12Q\n" +
 	"\bShutdown\x12!.woodlot.agent.v1.ShutdownRequest\x1a\".woodlot.agent.v1.ShutdownResponseB\"Z woodlot.dev/agent/internal/pb;pbb\x06proto3"
 
 var (
@@ -2362,93 +2640,102 @@ func file_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_agent_v1_agent_proto_rawDescData
 }
 
-var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_agent_v1_agent_proto_goTypes = []any{
-	(*HelloRequest)(nil),              // 0: woodlot.agent.v1.HelloRequest
-	(*HelloResponse)(nil),             // 1: woodlot.agent.v1.HelloResponse
-	(*SettleRequest)(nil),             // 2: woodlot.agent.v1.SettleRequest
-	(*SettleResponse)(nil),            // 3: woodlot.agent.v1.SettleResponse
-	(*ConfigureRequest)(nil),          // 4: woodlot.agent.v1.ConfigureRequest
-	(*ConfigureResponse)(nil),         // 5: woodlot.agent.v1.ConfigureResponse
-	(*NetworkInterface)(nil),          // 6: woodlot.agent.v1.NetworkInterface
-	(*Route)(nil),                     // 7: woodlot.agent.v1.Route
-	(*CreateContainerRequest)(nil),    // 8: woodlot.agent.v1.CreateContainerRequest
-	(*CreateContainerResponse)(nil),   // 9: woodlot.agent.v1.CreateContainerResponse
-	(*RootFilesystem)(nil),            // 10: woodlot.agent.v1.RootFilesystem
-	(*Mount)(nil),                     // 11: woodlot.agent.v1.Mount
-	(*Resources)(nil),                 // 12: woodlot.agent.v1.Resources
-	(*Process)(nil),                   // 13: woodlot.agent.v1.Process
-	(*WindowSize)(nil),                // 14: woodlot.agent.v1.WindowSize
-	(*Rlimit)(nil),                    // 15: woodlot.agent.v1.Rlimit
-	(*RunRequest)(nil),                // 16: woodlot.agent.v1.RunRequest
-	(*RunResponse)(nil),               // 17: woodlot.agent.v1.RunResponse
-	(*SignalRequest)(nil),             // 18: woodlot.agent.v1.SignalRequest
-	(*SignalResponse)(nil),            // 19: woodlot.agent.v1.SignalResponse
-	(*ResizeRequest)(nil),             // 20: woodlot.agent.v1.ResizeRequest
-	(*ResizeResponse)(nil),            // 21: woodlot.agent.v1.ResizeResponse
-	(*AbortMountRequest)(nil),         // 22: woodlot.agent.v1.AbortMountRequest
-	(*AbortMountResponse)(nil),        // 23: woodlot.agent.v1.AbortMountResponse
-	(*ConnectionRequest)(nil),         // 24: woodlot.agent.v1.ConnectionRequest
-	(*ConnectionResponse)(nil),        // 25: woodlot.agent.v1.ConnectionResponse
-	(*ShutdownRequest)(nil),           // 26: woodlot.agent.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),          // 27: woodlot.agent.v1.ShutdownResponse
-	nil,                               // 28: woodlot.agent.v1.ConfigureRequest.SysctlsEntry
-	nil,                               // 29: woodlot.agent.v1.CreateContainerRequest.EtcFilesEntry
-	(*RunRequest_Start)(nil),          // 30: woodlot.agent.v1.RunRequest.Start
-	(*RunRequest_CloseStdin)(nil),     // 31: woodlot.agent.v1.RunRequest.CloseStdin
-	(*RunRequest_Signal)(nil),         // 32: woodlot.agent.v1.RunRequest.Signal
-	(*RunResponse_Started)(nil),       // 33: woodlot.agent.v1.RunResponse.Started
-	(*RunResponse_Exited)(nil),        // 34: woodlot.agent.v1.RunResponse.Exited
-	(*ConnectionResponse_Opened)(nil), // 35: woodlot.agent.v1.ConnectionResponse.Opened
-	(*ConnectionResponse_End)(nil),    // 36: woodlot.agent.v1.ConnectionResponse.End
+	(Change_Kind)(0),                  // 0: woodlot.agent.v1.Change.Kind
+	(*HelloRequest)(nil),              // 1: woodlot.agent.v1.HelloRequest
+	(*HelloResponse)(nil),             // 2: woodlot.agent.v1.HelloResponse
+	(*SettleRequest)(nil),             // 3: woodlot.agent.v1.SettleRequest
+	(*SettleResponse)(nil),            // 4: woodlot.agent.v1.SettleResponse
+	(*ConfigureRequest)(nil),          // 5: woodlot.agent.v1.ConfigureRequest
+	(*ConfigureResponse)(nil),         // 6: woodlot.agent.v1.ConfigureResponse
+	(*NetworkInterface)(nil),          // 7: woodlot.agent.v1.NetworkInterface
+	(*Route)(nil),                     // 8: woodlot.agent.v1.Route
+	(*CreateContainerRequest)(nil),    // 9: woodlot.agent.v1.CreateContainerRequest
+	(*CreateContainerResponse)(nil),   // 10: woodlot.agent.v1.CreateContainerResponse
+	(*RootFilesystem)(nil),            // 11: woodlot.agent.v1.RootFilesystem
+	(*Mount)(nil),                     // 12: woodlot.agent.v1.Mount
+	(*Resources)(nil),                 // 13: woodlot.agent.v1.Resources
+	(*Process)(nil),                   // 14: woodlot.agent.v1.Process
+	(*WindowSize)(nil),                // 15: woodlot.agent.v1.WindowSize
+	(*Rlimit)(nil),                    // 16: woodlot.agent.v1.Rlimit
+	(*RunRequest)(nil),                // 17: woodlot.agent.v1.RunRequest
+	(*RunResponse)(nil),               // 18: woodlot.agent.v1.RunResponse
+	(*SignalRequest)(nil),             // 19: woodlot.agent.v1.SignalRequest
+	(*SignalResponse)(nil),            // 20: woodlot.agent.v1.SignalResponse
+	(*ResizeRequest)(nil),             // 21: woodlot.agent.v1.ResizeRequest
+	(*ResizeResponse)(nil),            // 22: woodlot.agent.v1.ResizeResponse
+	(*AbortMountRequest)(nil),         // 23: woodlot.agent.v1.AbortMountRequest
+	(*AbortMountResponse)(nil),        // 24: woodlot.agent.v1.AbortMountResponse
+	(*ConnectionRequest)(nil),         // 25: woodlot.agent.v1.ConnectionRequest
+	(*ConnectionResponse)(nil),        // 26: woodlot.agent.v1.ConnectionResponse
+	(*Change)(nil),                    // 27: woodlot.agent.v1.Change
+	(*PlayChangesRequest)(nil),        // 28: woodlot.agent.v1.PlayChangesRequest
+	(*PlayChangesResponse)(nil),       // 29: woodlot.agent.v1.PlayChangesResponse
+	(*ShutdownRequest)(nil),           // 30: woodlot.agent.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),          // 31: woodlot.agent.v1.ShutdownResponse
+	nil,                               // 32: woodlot.agent.v1.ConfigureRequest.SysctlsEntry
+	nil,                               // 33: woodlot.agent.v1.CreateContainerRequest.EtcFilesEntry
+	(*RunRequest_Start)(nil),          // 34: woodlot.agent.v1.RunRequest.Start
+	(*RunRequest_CloseStdin)(nil),     // 35: woodlot.agent.v1.RunRequest.CloseStdin
+	(*RunRequest_Signal)(nil),         // 36: woodlot.agent.v1.RunRequest.Signal
+	(*RunResponse_Started)(nil),       // 37: woodlot.agent.v1.RunResponse.Started
+	(*RunResponse_Exited)(nil),        // 38: woodlot.agent.v1.RunResponse.Exited
+	(*ConnectionResponse_Opened)(nil), // 39: woodlot.agent.v1.ConnectionResponse.Opened
+	(*ConnectionResponse_End)(nil),    // 40: woodlot.agent.v1.ConnectionResponse.End
 }
 var file_agent_v1_agent_proto_depIdxs = []int32{
-	6,  // 0: woodlot.agent.v1.ConfigureRequest.interfaces:type_name -> woodlot.agent.v1.NetworkInterface
-	28, // 1: woodlot.agent.v1.ConfigureRequest.sysctls:type_name -> woodlot.agent.v1.ConfigureRequest.SysctlsEntry
-	7,  // 2: woodlot.agent.v1.NetworkInterface.routes:type_name -> woodlot.agent.v1.Route
-	10, // 3: woodlot.agent.v1.CreateContainerRequest.rootfs:type_name -> woodlot.agent.v1.RootFilesystem
-	11, // 4: woodlot.agent.v1.CreateContainerRequest.mounts:type_name -> woodlot.agent.v1.Mount
-	12, // 5: woodlot.agent.v1.CreateContainerRequest.resources:type_name -> woodlot.agent.v1.Resources
-	29, // 6: woodlot.agent.v1.CreateContainerRequest.etc_files:type_name -> woodlot.agent.v1.CreateContainerRequest.EtcFilesEntry
-	14, // 7: woodlot.agent.v1.Process.window:type_name -> woodlot.agent.v1.WindowSize
-	15, // 8: woodlot.agent.v1.Process.rlimits:type_name -> woodlot.agent.v1.Rlimit
-	30, // 9: woodlot.agent.v1.RunRequest.start:type_name -> woodlot.agent.v1.RunRequest.Start
-	31, // 10: woodlot.agent.v1.RunRequest.close_stdin:type_name -> woodlot.agent.v1.RunRequest.CloseStdin
-	14, // 11: woodlot.agent.v1.RunRequest.resize:type_name -> woodlot.agent.v1.WindowSize
-	32, // 12: woodlot.agent.v1.RunRequest.signal:type_name -> woodlot.agent.v1.RunRequest.Signal
-	33, // 13: woodlot.agent.v1.RunResponse.started:type_name -> woodlot.agent.v1.RunResponse.Started
-	34, // 14: woodlot.agent.v1.RunResponse.exited:type_name -> woodlot.agent.v1.RunResponse.Exited
-	14, // 15: woodlot.agent.v1.ResizeRequest.window:type_name -> woodlot.agent.v1.WindowSize
-	35, // 16: woodlot.agent.v1.ConnectionResponse.opened:type_name -> woodlot.agent.v1.ConnectionResponse.Opened
-	36, // 17: woodlot.agent.v1.ConnectionResponse.end:type_name -> woodlot.agent.v1.ConnectionResponse.End
-	13, // 18: woodlot.agent.v1.RunRequest.Start.process:type_name -> woodlot.agent.v1.Process
-	0,  // 19: woodlot.agent.v1.Agent.Hello:input_type -> woodlot.agent.v1.HelloRequest
-	2,  // 20: woodlot.agent.v1.Agent.Settle:input_type -> woodlot.agent.v1.SettleRequest
-	4,  // 21: woodlot.agent.v1.Agent.Configure:input_type -> woodlot.agent.v1.ConfigureRequest
-	8,  // 22: woodlot.agent.v1.Agent.CreateContainer:input_type -> woodlot.agent.v1.CreateContainerRequest
-	16, // 23: woodlot.agent.v1.Agent.Run:input_type -> woodlot.agent.v1.RunRequest
-	18, // 24: woodlot.agent.v1.Agent.Signal:input_type -> woodlot.agent.v1.SignalRequest
-	20, // 25: woodlot.agent.v1.Agent.Resize:input_type -> woodlot.agent.v1.ResizeRequest
-	22, // 26: woodlot.agent.v1.Agent.AbortMount:input_type -> woodlot.agent.v1.AbortMountRequest
-	24, // 27: woodlot.agent.v1.Agent.Connect:input_type -> woodlot.agent.v1.ConnectionRequest
-	24, // 28: woodlot.agent.v1.Agent.Accept:input_type -> woodlot.agent.v1.ConnectionRequest
-	26, // 29: woodlot.agent.v1.Agent.Shutdown:input_type -> woodlot.agent.v1.ShutdownRequest
-	1,  // 30: woodlot.agent.v1.Agent.Hello:output_type -> woodlot.agent.v1.HelloResponse
-	3,  // 31: woodlot.agent.v1.Agent.Settle:output_type -> woodlot.agent.v1.SettleResponse
-	5,  // 32: woodlot.agent.v1.Agent.Configure:output_type -> woodlot.agent.v1.ConfigureResponse
-	9,  // 33: woodlot.agent.v1.Agent.CreateContainer:output_type -> woodlot.agent.v1.CreateContainerResponse
-	17, // 34: woodlot.agent.v1.Agent.Run:output_type -> woodlot.agent.v1.RunResponse
-	19, // 35: woodlot.agent.v1.Agent.Signal:output_type -> woodlot.agent.v1.SignalResponse
-	21, // 36: woodlot.agent.v1.Agent.Resize:output_type -> woodlot.agent.v1.ResizeResponse
-	23, // 37: woodlot.agent.v1.Agent.AbortMount:output_type -> woodlot.agent.v1.AbortMountResponse
-	25, // 38: woodlot.agent.v1.Agent.Connect:output_type -> woodlot.agent.v1.ConnectionResponse
-	25, // 39: woodlot.agent.v1.Agent.Accept:output_type -> woodlot.agent.v1.ConnectionResponse
-	27, // 40: woodlot.agent.v1.Agent.Shutdown:output_type -> woodlot.agent.v1.ShutdownResponse
-	30, // [30:41] is the sub-list for method output_type
-	19, // [19:30] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	7,  // 0: woodlot.agent.v1.ConfigureRequest.interfaces:type_name -> woodlot.agent.v1.NetworkInterface
+	32, // 1: woodlot.agent.v1.ConfigureRequest.sysctls:type_name -> woodlot.agent.v1.ConfigureRequest.SysctlsEntry
+	8,  // 2: woodlot.agent.v1.NetworkInterface.routes:type_name -> woodlot.agent.v1.Route
+	11, // 3: woodlot.agent.v1.CreateContainerRequest.rootfs:type_name -> woodlot.agent.v1.RootFilesystem
+	12, // 4: woodlot.agent.v1.CreateContainerRequest.mounts:type_name -> woodlot.agent.v1.Mount
+	13, // 5: woodlot.agent.v1.CreateContainerRequest.resources:type_name -> woodlot.agent.v1.Resources
+	33, // 6: woodlot.agent.v1.CreateContainerRequest.etc_files:type_name -> woodlot.agent.v1.CreateContainerRequest.EtcFilesEntry
+	15, // 7: woodlot.agent.v1.Process.window:type_name -> woodlot.agent.v1.WindowSize
+	16, // 8: woodlot.agent.v1.Process.rlimits:type_name -> woodlot.agent.v1.Rlimit
+	34, // 9: woodlot.agent.v1.RunRequest.start:type_name -> woodlot.agent.v1.RunRequest.Start
+	35, // 10: woodlot.agent.v1.RunRequest.close_stdin:type_name -> woodlot.agent.v1.RunRequest.CloseStdin
+	15, // 11: woodlot.agent.v1.RunRequest.resize:type_name -> woodlot.agent.v1.WindowSize
+	36, // 12: woodlot.agent.v1.RunRequest.signal:type_name -> woodlot.agent.v1.RunRequest.Signal
+	37, // 13: woodlot.agent.v1.RunResponse.started:type_name -> woodlot.agent.v1.RunResponse.Started
+	38, // 14: woodlot.agent.v1.RunResponse.exited:type_name -> woodlot.agent.v1.RunResponse.Exited
+	15, // 15: woodlot.agent.v1.ResizeRequest.window:type_name -> woodlot.agent.v1.WindowSize
+	39, // 16: woodlot.agent.v1.ConnectionResponse.opened:type_name -> woodlot.agent.v1.ConnectionResponse.Opened
+	40, // 17: woodlot.agent.v1.ConnectionResponse.end:type_name -> woodlot.agent.v1.ConnectionResponse.End
+	0,  // 18: woodlot.agent.v1.Change.kind:type_name -> woodlot.agent.v1.Change.Kind
+	27, // 19: woodlot.agent.v1.PlayChangesRequest.changes:type_name -> woodlot.agent.v1.Change
+	14, // 20: woodlot.agent.v1.RunRequest.Start.process:type_name -> woodlot.agent.v1.Process
+	1,  // 21: woodlot.agent.v1.Agent.Hello:input_type -> woodlot.agent.v1.HelloRequest
+	3,  // 22: woodlot.agent.v1.Agent.Settle:input_type -> woodlot.agent.v1.SettleRequest
+	5,  // 23: woodlot.agent.v1.Agent.Configure:input_type -> woodlot.agent.v1.ConfigureRequest
+	9,  // 24: woodlot.agent.v1.Agent.CreateContainer:input_type -> woodlot.agent.v1.CreateContainerRequest
+	17, // 25: woodlot.agent.v1.Agent.Run:input_type -> woodlot.agent.v1.RunRequest
+	19, // 26: woodlot.agent.v1.Agent.Signal:input_type -> woodlot.agent.v1.SignalRequest
+	21, // 27: woodlot.agent.v1.Agent.Resize:input_type -> woodlot.agent.v1.ResizeRequest
+	23, // 28: woodlot.agent.v1.Agent.AbortMount:input_type -> woodlot.agent.v1.AbortMountRequest
+	25, // 29: woodlot.agent.v1.Agent.Connect:input_type -> woodlot.agent.v1.ConnectionRequest
+	25, // 30: woodlot.agent.v1.Agent.Accept:input_type -> woodlot.agent.v1.ConnectionRequest
+	28, // 31: woodlot.agent.v1.Agent.PlayChanges:input_type -> woodlot.agent.v1.PlayChangesRequest
+	30, // 32: woodlot.agent.v1.Agent.Shutdown:input_type -> woodlot.agent.v1.ShutdownRequest
+	2,  // 33: woodlot.agent.v1.Agent.Hello:output_type -> woodlot.agent.v1.HelloResponse
+	4,  // 34: woodlot.agent.v1.Agent.Settle:output_type -> woodlot.agent.v1.SettleResponse
+	6,  // 35: woodlot.agent.v1.Agent.Configure:output_type -> woodlot.agent.v1.ConfigureResponse
+	10, // 36: woodlot.agent.v1.Agent.CreateContainer:output_type -> woodlot.agent.v1.CreateContainerResponse
+	18, // 37: woodlot.agent.v1.Agent.Run:output_type -> woodlot.agent.v1.RunResponse
+	20, // 38: woodlot.agent.v1.Agent.Signal:output_type -> woodlot.agent.v1.SignalResponse
+	22, // 39: woodlot.agent.v1.Agent.Resize:output_type -> woodlot.agent.v1.ResizeResponse
+	24, // 40: woodlot.agent.v1.Agent.AbortMount:output_type -> woodlot.agent.v1.AbortMountResponse
+	26, // 41: woodlot.agent.v1.Agent.Connect:output_type -> woodlot.agent.v1.ConnectionResponse
+	26, // 42: woodlot.agent.v1.Agent.Accept:output_type -> woodlot.agent.v1.ConnectionResponse
+	29, // 43: woodlot.agent.v1.Agent.PlayChanges:output_type -> woodlot.agent.v1.PlayChangesResponse
+	31, // 44: woodlot.agent.v1.Agent.Shutdown:output_type -> woodlot.agent.v1.ShutdownResponse
+	33, // [33:45] is the sub-list for method output_type
+	21, // [21:33] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_agent_v1_agent_proto_init() }
@@ -2483,13 +2770,14 @@ func file_agent_v1_agent_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_v1_agent_proto_rawDesc), len(file_agent_v1_agent_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   37,
+			NumEnums:      1,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_agent_v1_agent_proto_goTypes,
 		DependencyIndexes: file_agent_v1_agent_proto_depIdxs,
+		EnumInfos:         file_agent_v1_agent_proto_enumTypes,
 		MessageInfos:      file_agent_v1_agent_proto_msgTypes,
 	}.Build()
 	File_agent_v1_agent_proto = out.File

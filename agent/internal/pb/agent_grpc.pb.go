@@ -38,6 +38,7 @@ const (
 	Agent_AbortMount_FullMethodName      = "/woodlot.agent.v1.Agent/AbortMount"
 	Agent_Connect_FullMethodName         = "/woodlot.agent.v1.Agent/Connect"
 	Agent_Accept_FullMethodName          = "/woodlot.agent.v1.Agent/Accept"
+	Agent_PlayChanges_FullMethodName     = "/woodlot.agent.v1.Agent/PlayChanges"
 	Agent_Shutdown_FullMethodName        = "/woodlot.agent.v1.Agent/Shutdown"
 )
 
@@ -77,6 +78,8 @@ type AgentClient interface {
 	// the connection breaks. Connect: NOT_FOUND when there is no such socket or nobody listens on it.
 	Connect(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ConnectionRequest, ConnectionResponse], error)
 	Accept(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ConnectionRequest, ConnectionResponse], error)
+	// Raises the events of what has changed on the host in a share that is watched; they have been raised when it answers.
+	PlayChanges(ctx context.Context, in *PlayChangesRequest, opts ...grpc.CallOption) (*PlayChangesResponse, error)
 	// Kills every container process, unmounts, syncs; the answer means all data has reached the disks. The host
 	// then ends the VM.
 	Shutdown(ctx context.Context, in *ShutdownRequest, opts ...grpc.CallOption) (*ShutdownResponse, error)
@@ -199,6 +202,16 @@ func (c *agentClient) Accept(ctx context.Context, opts ...grpc.CallOption) (grpc
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Agent_AcceptClient = grpc.BidiStreamingClient[ConnectionRequest, ConnectionResponse]
 
+func (c *agentClient) PlayChanges(ctx context.Context, in *PlayChangesRequest, opts ...grpc.CallOption) (*PlayChangesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PlayChangesResponse)
+	err := c.cc.Invoke(ctx, Agent_PlayChanges_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *agentClient) Shutdown(ctx context.Context, in *ShutdownRequest, opts ...grpc.CallOption) (*ShutdownResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ShutdownResponse)
@@ -245,6 +258,8 @@ type AgentServer interface {
 	// the connection breaks. Connect: NOT_FOUND when there is no such socket or nobody listens on it.
 	Connect(grpc.BidiStreamingServer[ConnectionRequest, ConnectionResponse]) error
 	Accept(grpc.BidiStreamingServer[ConnectionRequest, ConnectionResponse]) error
+	// Raises the events of what has changed on the host in a share that is watched; they have been raised when it answers.
+	PlayChanges(context.Context, *PlayChangesRequest) (*PlayChangesResponse, error)
 	// Kills every container process, unmounts, syncs; the answer means all data has reached the disks. The host
 	// then ends the VM.
 	Shutdown(context.Context, *ShutdownRequest) (*ShutdownResponse, error)
@@ -287,6 +302,9 @@ func (UnimplementedAgentServer) Connect(grpc.BidiStreamingServer[ConnectionReque
 }
 func (UnimplementedAgentServer) Accept(grpc.BidiStreamingServer[ConnectionRequest, ConnectionResponse]) error {
 	return status.Errorf(codes.Unimplemented, "method Accept not implemented")
+}
+func (UnimplementedAgentServer) PlayChanges(context.Context, *PlayChangesRequest) (*PlayChangesResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method PlayChanges not implemented")
 }
 func (UnimplementedAgentServer) Shutdown(context.Context, *ShutdownRequest) (*ShutdownResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Shutdown not implemented")
@@ -459,6 +477,24 @@ func _Agent_Accept_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Agent_AcceptServer = grpc.BidiStreamingServer[ConnectionRequest, ConnectionResponse]
 
+func _Agent_PlayChanges_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PlayChangesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).PlayChanges(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_PlayChanges_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).PlayChanges(ctx, req.(*PlayChangesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Agent_Shutdown_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ShutdownRequest)
 	if err := dec(in); err != nil {
@@ -511,6 +547,10 @@ var Agent_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "AbortMount",
 			Handler:    _Agent_AbortMount_Handler,
+		},
+		{
+			MethodName: "PlayChanges",
+			Handler:    _Agent_PlayChanges_Handler,
 		},
 		{
 			MethodName: "Shutdown",

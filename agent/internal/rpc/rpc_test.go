@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
+	"woodlot.dev/agent/internal/change"
 	"woodlot.dev/agent/internal/container"
 	"woodlot.dev/agent/internal/fail"
 	"woodlot.dev/agent/internal/launchspec"
@@ -28,6 +29,9 @@ type fakeContainer struct {
 }
 
 func (f *fakeContainer) SetIPCSysctls([]launchspec.KV) {}
+
+func (f *fakeContainer) Play(string, []change.Change) error { return nil }
+
 func (f *fakeContainer) Create(_ context.Context, s *container.Spec) error {
 	f.created = s
 	return nil

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
+	"woodlot.dev/agent/internal/change"
 	"woodlot.dev/agent/internal/container"
 	"woodlot.dev/agent/internal/fail"
 	"woodlot.dev/agent/internal/identity"
@@ -39,6 +40,7 @@ type Container interface {
 	Start(spec *container.ProcessSpec) (*container.Process, error)
 	Connect(path string) (*net.UnixConn, error)
 	Accept(ctx context.Context, socket string) (*net.UnixConn, error)
+	Play(source string, changes []change.Change) error
 	Shutdown(ctx context.Context) error
 }
 
@@ -180,6 +182,31 @@ func (*server) AbortMount(_ context.Context, r *pb.AbortMountRequest) (*pb.Abort
 		return nil, toStatus(err)
 	}
 	return &pb.AbortMountResponse{}, nil
+}
+
+var kinds = map[pb.Change_Kind]change.Kind{
+	pb.Change_KIND_CREATED: change.Created, pb.Change_KIND_DELETED: change.Deleted,
+	pb.Change_KIND_MOVED: change.Moved, pb.Change_KIND_MOVED_OUT: change.MovedOut, pb.Change_KIND_MOVED_IN: change.MovedIn,
+	pb.Change_KIND_MODIFIED: change.Modified, pb.Change_KIND_CLOSED: change.Closed, pb.Change_KIND_ATTRIBUTES: change.Attrib,
+}
+
+// PlayChanges raises the events of what changed on the host.
+func (s *server) PlayChanges(_ context.Context, r *pb.PlayChangesRequest) (*pb.PlayChangesResponse, error) {
+	changes := make([]change.Change, 0, len(r.GetChanges()))
+	for i, c := range r.GetChanges() {
+		kind, ok := kinds[c.GetKind()]
+		if !ok {
+			return nil, toStatus(invalid("changes[%d]: unknown kind %d", i, c.GetKind()))
+		}
+		changes = append(changes, change.Change{
+			Kind: kind, Dir: c.GetDirectory(), Name: c.GetName(), IsDir: c.GetIsDirectory(),
+			ToDir: c.GetToDirectory(), ToName: c.GetToName(),
+		})
+	}
+	if err := s.Container.Play(r.GetSource(), changes); err != nil {
+		return nil, toStatus(err)
+	}
+	return &pb.PlayChangesResponse{}, nil
 }
 
 // Shutdown ends the container; the VM ends soon after, if the host does not do it first.

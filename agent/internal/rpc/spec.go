@@ -77,12 +77,15 @@ func addMount(spec *container.Spec, i int, m *pb.Mount) error {
 		if m.GetSource() == "" || data != "" {
 			return invalid("%s needs a source, and has no options of its own", m.GetType())
 		}
+		if m.GetWatch() && (m.GetType() != "virtiofs" || m.GetName() != "") {
+			return invalid("only a whole directory of virtiofs can be watched")
+		}
 		if err := share.CheckName(m.GetName()); err != nil {
 			return fail.Context("name", err)
 		}
 		spec.Shares = append(spec.Shares, share.Spec{
 			Type: m.GetType(), Source: m.GetSource(), Name: m.GetName(), Destination: m.GetDestination(),
-			ReadOnly: flags&unix.MS_RDONLY != 0, CopyUp: m.GetCopyUp(), Index: i,
+			ReadOnly: flags&unix.MS_RDONLY != 0, CopyUp: m.GetCopyUp(), Watch: m.GetWatch(), Index: i,
 		})
 		mount.Type, mount.Source = launchspec.Bind, ""
 	case launchspec.Socket:

@@ -16,11 +16,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"woodlot.dev/agent/internal/change"
 	"woodlot.dev/agent/internal/copyup"
 	"woodlot.dev/agent/internal/disk"
 	"woodlot.dev/agent/internal/fail"
 	"woodlot.dev/agent/internal/klog"
+	"woodlot.dev/agent/internal/reap"
 	"woodlot.dev/agent/internal/uevent"
+	"woodlot.dev/agent/internal/watch"
 )
 
 const (
@@ -29,7 +32,8 @@ const (
 	abortBound   = 2 * time.Second
 	plugBound    = 10 * time.Second
 	// fsDevice is VIRTIO_ID_FS of linux/virtio_ids.h, as sysfs writes it.
-	fsDevice = "0x001a"
+	fsDevice      = "0x001a"
+	watchedSuffix = "-watched"
 )
 
 // Spec is one mount of a container that comes from the host.
@@ -41,19 +45,28 @@ type Spec struct {
 	Destination string
 	ReadOnly    bool
 	CopyUp      bool
+	// Watch: what changes on the host is told; of virtiofs.
+	Watch bool
 	// Index of the mount in the container's list.
 	Index int
 }
 
 type filesystem struct {
 	fsType, source, path string
+	// watched lies above it, if the host tells of changes.
+	watched *watch.Filesystem
 }
+
+// below is where the filesystem itself is mounted.
+func (f *filesystem) below() string { return strings.TrimSuffix(f.path, watchedSuffix) }
 
 // Mounted are shares in place.
 type Mounted struct {
 	// Paths in the agent's tree, by Spec.Index.
 	Paths map[int]string
 	dir   string
+	// reaper starts the filesystems that watch.
+	reaper *reap.Reaper
 	// readOnly tells of each disk whether nobody writes to it.
 	readOnly map[string]bool
 	systems  []*filesystem
@@ -61,8 +74,10 @@ type Mounted struct {
 
 // Mount mounts every share below dir and copies up from the root filesystem what is wanted. After a failure nothing
 // stays mounted.
-func Mount(ctx context.Context, dir, rootfs string, list []Spec) (_ *Mounted, err error) {
-	m := &Mounted{Paths: make(map[int]string), dir: filepath.Join(dir, "shares"), readOnly: make(map[string]bool)}
+func Mount(ctx context.Context, dir, rootfs string, reaper *reap.Reaper, list []Spec) (_ *Mounted, err error) {
+	m := &Mounted{
+		Paths: make(map[int]string), dir: filepath.Join(dir, "shares"), readOnly: make(map[string]bool), reaper: reaper,
+	}
 	for _, s := range list {
 		known, ok := m.readOnly[s.Source]
 		m.readOnly[s.Source] = s.ReadOnly && !s.CopyUp && (known || !ok)
@@ -126,6 +141,17 @@ func (m *Mounted) filesystem(ctx context.Context, s Spec) (*filesystem, error) {
 		return nil, fail.Wrap(fail.FailedPrecondition, fmt.Sprintf("mount %s %q", s.Type, s.Source), explain(s, err))
 	}
 	m.systems = append(m.systems, f)
+	if s.Watch {
+		below := f.path
+		f.path += watchedSuffix
+		if err := os.Mkdir(f.path, 0o700); err != nil {
+			return nil, fmt.Errorf("make mount point: %w", err)
+		}
+		var err error
+		if f.watched, err = watch.Start(m.reaper, below, f.path); err != nil {
+			return nil, err
+		}
+	}
 	return f, nil
 }
 
@@ -144,6 +170,16 @@ func whenPlugged(ctx context.Context, tag, path string, flags uintptr) error {
 		return unix.EINVAL
 	}
 	return err
+}
+
+// Play raises the events of what changed on the host.
+func (m *Mounted) Play(source string, changes []change.Change) error {
+	for _, f := range m.systems {
+		if f.source == source && f.watched != nil {
+			return f.watched.Play(changes)
+		}
+	}
+	return fail.New(fail.NotFound, fmt.Sprintf("the share %q is not watched", source))
 }
 
 func explain(s Spec, err error) error {
@@ -208,7 +244,12 @@ func (m *Mounted) Unmount() error {
 			if f.fsType != kind {
 				continue
 			}
-			if err := Within(unmountBound, func() error { return unix.Unmount(f.path, 0) }); err != nil {
+			if f.watched != nil {
+				if err := f.watched.Close(); err != nil {
+					errs = append(errs, err)
+				}
+			}
+			if err := Within(unmountBound, func() error { return unix.Unmount(f.below(), 0) }); err != nil {
 				errs = append(errs, fmt.Errorf("unmount %s %q: %w", f.fsType, f.source, err))
 			}
 		}

@@ -117,7 +117,12 @@ def check_sources(mounts: Sequence[Mount]) -> None:
         if mount.type == "bind":
             path = Path(mount.source)
             if not (mount.make_source and not path.is_symlink() and not path.exists()):
-                check_source(path, what=f"the mount at {mount.destination}")
+                is_file = check_source(path, what=f"the mount at {mount.destination}")
+                if is_file and mount.watch:
+                    raise ConfigError(
+                        f"the mount at {mount.destination}: {path} is a single file, which cannot be watched",
+                        hint="share the directory that holds it, or leave out watch",
+                    )
 
 
 def parse_volume(text: str, *, directory: Path) -> Mount:
@@ -139,9 +144,12 @@ def parse_volume(text: str, *, directory: Path) -> Mount:
             mount = replace(mount, read_only=True)
         elif option == "nocopy" and mount.type == "volume":
             mount = replace(mount, copy=False)
+        elif option == "watch" and mount.type == "bind":
+            mount = replace(mount, watch=True)
         elif option not in _NO_EFFECT:
             raise ConfigError(
-                f"-v {text}: there is no option {option!r}", hint="ro, rw, and nocopy for a volume"
+                f"-v {text}: there is no option {option!r}",
+                hint="ro, rw, nocopy for a volume, and watch for a directory",
             )
     return mount
 
@@ -255,6 +263,7 @@ def _bind(
         source=posixpath.normpath(posixpath.join(str(directory), source)),
         destination=destination,
         read_only=read_only,
+        watch=_flag(fields, "watch", text),
     )
 
 
@@ -279,7 +288,7 @@ def _fields(text: str) -> dict[str, str]:
         key = _KEYS.get(key.strip().lower(), key.strip().lower())
         if key in fields:
             raise ConfigError(f"--mount {text}: {key} is given twice")
-        if not key or (not equals and key not in {"readonly", "volume-nocopy"}):
+        if not key or (not equals and key not in {"readonly", "volume-nocopy", "watch"}):
             raise ConfigError(
                 f"--mount {text}: {field!r} is not KEY=VALUE",
                 hint="write type=bind,source=/path,target=/path[,readonly]",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from woodlot.container.spec import ContainerSpec, Mount
+from woodlot.container.watch import Watch, watch_all
 from woodlot.errors import GuestError, StateError, WoodlotError
 from woodlot.files.share import SINGLE_NAME, Server, Share, check_source, serve
 from woodlot.store.locks import hold
@@ -46,6 +47,7 @@ class Sharing:
         self._shares: dict[str, Share] = {}
         self._disks: dict[str, Disk] = {}
         self._servers: list[Server] = []
+        self._watches: dict[str, Watch] = {}
         self._lost: list[str] = []
 
     @asynccontextmanager
@@ -65,12 +67,16 @@ class Sharing:
             await self._open_volumes()
             for mount in self._spec.mounts:
                 self._add(mount)
-            async with serve(
-                list(self._shares.values()),
-                stage=self._directory,
-                sockets=sockets,
-                logs=self._directory,
-            ) as servers:
+            async with (
+                watch_all(share for share in self._shares.values() if share.watched) as watches,
+                serve(
+                    list(self._shares.values()),
+                    stage=self._directory,
+                    sockets=sockets,
+                    logs=self._directory,
+                ) as servers,
+            ):
+                self._watches = watches
                 self._servers = servers
                 yield
 
@@ -116,7 +122,11 @@ class Sharing:
             is_file = check_source(source, what=f"the mount at {mount.destination}")
             tag = f"fs{len(self._shares)}"
             share = Share(tag=tag, source=source, is_file=is_file, read_only=True)
-        self._shares[mount.source] = replace(share, read_only=share.read_only and read_only)
+        self._shares[mount.source] = replace(
+            share,
+            read_only=share.read_only and read_only,
+            watched=share.watched or (mount.watch and not share.is_file),
+        )
 
     def devices(self) -> tuple[SharedFiles, ...]:
         """What the VM is given over virtio-fs."""
@@ -171,6 +181,8 @@ class Sharing:
     async def watch(self, agent: "Agent", stuck: Callable[[], None]) -> AsyncGenerator[None]:
         """During the block, a server's end is an I/O error in the guest, where it would be a hang.
 
+        And what changes on the host is told to the guest.
+
         Args:
             agent: Of the guest.
             stuck: Called if a process in the guest waits, for ever, for what the server had taken and not answered.
@@ -178,6 +190,9 @@ class Sharing:
         tasks = [
             asyncio.create_task(self._watch(index, server, agent, stuck))
             for index, server in enumerate(self._servers)
+        ]
+        tasks += [
+            asyncio.create_task(watch.tell(tag, agent)) for tag, watch in self._watches.items()
         ]
         try:
             yield
@@ -238,6 +253,7 @@ class Sharing:
         elif share is not None:
             request.type, request.source = "virtiofs", share.tag
             request.name = SINGLE_NAME if share.is_file else ""
+            request.watch = share.watched
         if mount.type == "volume" and mount.copy and mount.source in self._to_fill:
             request.copy_up = True
         return request

@@ -37,6 +37,8 @@ class Mount:
     """Of a volume: filled, when it is first used, with what the image has there."""
     anonymous: bool = False
     """A volume made for this container."""
+    watch: bool = False
+    """Of a bind: what changes on the host raises events in the container, if it is a directory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

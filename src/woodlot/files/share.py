@@ -32,6 +32,8 @@ class Share:
     source: Path
     is_file: bool = False
     read_only: bool = False
+    watched: bool = False
+    """The guest keeps what it knows of the files where it can be told of changes: not in its virtio-fs."""
 
 
 class Server:
@@ -157,7 +159,9 @@ def _start(
                 client.connect(os.fspath(socket_path))
             finally:
                 socket_path.unlink()
-            argv = build_argv(program, socket_fd=listener.fileno(), directory=stage)
+            argv = build_argv(
+                program, socket_fd=listener.fileno(), directory=stage, cache=not share.watched
+            )
             child = process.spawn(
                 build_confined_argv(argv, stage=stage, idmap=idmap, share=share),
                 log_path=log_path,

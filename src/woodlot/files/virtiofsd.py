@@ -85,11 +85,12 @@ def parse_version(binary: Path, output: str) -> Virtiofsd:
     return Virtiofsd(binary=binary, kind=kind, version=match["number"])
 
 
-def build_argv(program: Virtiofsd, *, socket_fd: int, directory: Path) -> list[str]:
+def build_argv(program: Virtiofsd, *, socket_fd: int, directory: Path, cache: bool) -> list[str]:
     """Serve ``directory`` to the one who connects to the listening socket ``socket_fd``.
 
     It shuts itself in again: its own mount, process and network namespaces with nothing but the directory in them,
     its own system call filter, and of root's capabilities those for files only, without the making of devices.
+    Without ``cache``, the guest asks for everything each time.
     """
     match program.kind:
         case Kind.C:
@@ -100,7 +101,7 @@ def build_argv(program: Virtiofsd, *, socket_fd: int, directory: Path) -> list[s
                 "-o", f"source={_escape(directory)}",
                 "-o", "sandbox=namespace",
                 "-o", "modcaps=-mknod",
-                "-o", "cache=auto",
+                "-o", "cache=auto" if cache else "cache=none",
                 "-o", "xattr",
                 "-o", "announce_submounts",
                 "-o", "log_level=err",
@@ -113,7 +114,7 @@ def build_argv(program: Virtiofsd, *, socket_fd: int, directory: Path) -> list[s
                 f"--shared-dir={directory}",
                 "--sandbox=namespace",
                 "--modcaps=-mknod",
-                "--cache=auto",
+                "--cache=auto" if cache else "--cache=never",
                 "--xattr",
                 "--announce-submounts",
                 "--log-level=error",

@@ -280,6 +280,13 @@ class Agent:
                 f"the guest agent could not {operation}: {clean(error.details() or '')}"
             ) from error
 
+    async def play_changes(self, request: pb.PlayChangesRequest, *, timeout_s: float) -> None:
+        """Have the guest's kernel raise the events of what changed on the host."""
+        try:
+            await self._stub.PlayChanges(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise _translate(error, "tell of changes on the host", timeout_s) from error
+
     async def shutdown(self, *, timeout_s: float) -> None:
         """Kill what runs, unmount, sync: after this all data is on the disks."""
         try:

@@ -2,6 +2,7 @@
 
     /init              the agent, PID 1
     /launch            starts a container's process
+    /watchfs           serves a shared directory whose changes are told
     /modules/load      file names, one a line, in the order they are loaded
     /modules/NAME.ko
     /dev /dev/console /proc /sys /run /tmp
@@ -18,7 +19,7 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -28,17 +29,21 @@ from woodlot.kernel.catalog import FETCH_AGAIN_HINT, Kernel
 from woodlot.paths import Paths
 
 # Raised when the archive's layout changes.
-_FORMAT = 1
+_FORMAT = 2
 _DIRECTORIES = ("dev", "modules", "proc", "run", "sys", "tmp")
 _KEEP_UNUSED_S = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentBinaries:
-    """The two programs of the guest, static, for one architecture."""
+    """The programs of the guest, static, for one architecture."""
 
     agent: Path
     launch: Path
+    watchfs: Path
+
+    def __iter__(self) -> Iterator[Path]:
+        yield from (self.agent, self.launch, self.watchfs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +68,12 @@ def find_agent_binaries(arch: str) -> AgentBinaries:
         NotFoundError: The package was put together without them.
     """
     directory = Path(__file__).parents[1] / "guest/bin"
-    binaries = AgentBinaries(agent=directory / f"agent-{arch}", launch=directory / f"launch-{arch}")
-    for path in (binaries.agent, binaries.launch):
+    binaries = AgentBinaries(
+        agent=directory / f"agent-{arch}",
+        launch=directory / f"launch-{arch}",
+        watchfs=directory / f"watchfs-{arch}",
+    )
+    for path in binaries:
         if not path.is_file():
             raise NotFoundError(
                 f"the guest agent for {arch} has not been built: {path} is missing",
@@ -108,6 +117,7 @@ def build_entries(kernel: Kernel, binaries: AgentBinaries) -> list[Entry]:
         Entry(name="dev/console", mode=stat.S_IFCHR | 0o600, device=(5, 1)),
         Entry(name="init", mode=stat.S_IFREG | 0o755, source=binaries.agent),
         Entry(name="launch", mode=stat.S_IFREG | 0o755, source=binaries.launch),
+        Entry(name="watchfs", mode=stat.S_IFREG | 0o755, source=binaries.watchfs),
         Entry(name="modules/load", mode=stat.S_IFREG | 0o644, data=load.encode()),
         *(
             Entry(name=f"modules/{module.name}", mode=stat.S_IFREG | 0o644, source=module)
@@ -143,7 +153,7 @@ def _key(kernel: Kernel, binaries: AgentBinaries) -> str:
     inputs = {
         "format": _FORMAT,
         "kernel": kernel.sha256,
-        "files": [_identity(path) for path in (binaries.agent, binaries.launch, *kernel.modules)],
+        "files": [_identity(path) for path in (*binaries, *kernel.modules)],
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
 

@@ -1,6 +1,7 @@
 """``-v``, ``--mount`` and ``--tmpfs``, by Docker's rules."""
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ def bind(source: str, destination: str, *, read_only: bool = False, make: bool =
         ("./src:/dst:ro", bind("/home/ann/src", "/dst", read_only=True)),
         ("../bob:/dst:ro,z", bind("/home/bob", "/dst", read_only=True)),
         (".:/dst:rw", bind("/home/ann", "/dst")),
+        ("/src:/dst:ro,watch", replace(bind("/src", "/dst", read_only=True), watch=True)),
         ("/a b,c:/d//e/../f", bind("/a b,c", "/d/f")),
         ("data:/dst", Mount(type="volume", source="data", destination="/dst")),
         (
@@ -61,6 +63,7 @@ def test_a_volume_flag(text: str, expected: Mount) -> None:
         ("/a:/b:rw,bogus", "no option 'bogus'"),
         ("/a:/b:nocopy", "no option 'nocopy'"),
         ("/a:/b:shared", "no option 'shared'"),
+        ("data:/b:watch", "no option 'watch'"),
         ("src/dir:/b", "cannot be named"),
         ("~/x:/b", "cannot be named"),
         ("x:/b", "cannot be named"),
@@ -79,6 +82,10 @@ def test_a_wrong_volume_flag(text: str, says: str) -> None:
         ("type=bind,src=./s,dst=/d,ro", bind("/home/ann/s", "/d", read_only=True, make=False)),
         ("target=/d,type=bind,source=/s,readonly=false", bind("/s", "/d", make=False)),
         ('type=bind,"source=/a,b",destination=/d', bind("/a,b", "/d", make=False)),
+        (
+            "type=bind,source=/s,target=/d,watch",
+            replace(bind("/s", "/d", make=False), watch=True),
+        ),
         (
             "source=data,target=/d,volume-nocopy",
             Mount(type="volume", source="data", destination="/d", copy=False),
@@ -176,6 +183,9 @@ def test_sources(tmp_path: Path) -> None:
     check_sources([bind(missing, "/d"), bind(str(tmp_path), "/e", make=False)])
     with pytest.raises(NotFoundError, match="No such file"):
         check_sources([bind(missing, "/d", make=False)])
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot be watched"):
+        check_sources([replace(bind(str(tmp_path / "file"), "/d"), watch=True)])
     (tmp_path / "dangling").symlink_to("nowhere")
     with pytest.raises(NotFoundError, match="No such file"):
         check_sources([bind(str(tmp_path / "dangling"), "/d")])

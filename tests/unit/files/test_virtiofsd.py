@@ -41,7 +41,7 @@ def test_the_older_one_is_known_by_its_complaint(tmp_path: Path) -> None:
 
 def test_the_older_one_is_started_like_this() -> None:
     program = Virtiofsd(binary=BINARY, kind=Kind.C, version="7.2.22")
-    assert build_argv(program, socket_fd=5, directory=Path("/d/a,b\\c")) == [
+    assert build_argv(program, socket_fd=5, directory=Path("/d/a,b\\c"), cache=True) == [
         "/usr/libexec/virtiofsd", "-f",
         "--fd=5",
         "--rlimit-nofile=0",
@@ -57,7 +57,7 @@ def test_the_older_one_is_started_like_this() -> None:
 
 def test_the_newer_one_is_started_like_this() -> None:
     program = Virtiofsd(binary=BINARY, kind=Kind.RUST, version="1.13.2")
-    assert build_argv(program, socket_fd=5, directory=Path("/d/a,b")) == [
+    assert build_argv(program, socket_fd=5, directory=Path("/d/a,b"), cache=True) == [
         "/usr/libexec/virtiofsd",
         "--fd=5",
         "--rlimit-nofile=0",
@@ -77,3 +77,9 @@ def test_a_missing_one_is_an_error_with_the_packages(monkeypatch: pytest.MonkeyP
     with pytest.raises(NotFoundError, match="virtiofsd is not on this machine") as caught:
         virtiofsd.find_virtiofsd()
     assert "apt install virtiofsd" in (caught.value.hint or "")
+
+
+def test_what_is_watched_is_not_kept_in_two_places() -> None:
+    for kind, option in ((Kind.C, "cache=none"), (Kind.RUST, "--cache=never")):
+        program = Virtiofsd(binary=BINARY, kind=kind, version="1")
+        assert option in build_argv(program, socket_fd=5, directory=Path("/d"), cache=False)

@@ -48,8 +48,10 @@ def read_cpio(data: bytes) -> dict[str, Member]:
 def binaries(tmp_path: Path) -> AgentBinaries:
     agent, launch = tmp_path / "agent-amd64", tmp_path / "launch-amd64"
     agent.write_bytes(b"the agent")
+    watchfs = tmp_path / "watchfs-amd64"
     launch.write_bytes(b"launches")
-    return AgentBinaries(agent=agent, launch=launch)
+    watchfs.write_bytes(b"watches")
+    return AgentBinaries(agent=agent, launch=launch, watchfs=watchfs)
 
 
 @pytest.fixture
@@ -162,6 +164,6 @@ def test_no_agent_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         initramfs.find_agent_binaries("amd64")
     assert "make setup" in (caught.value.hint or "")
     (tmp_path / "guest/bin").mkdir(parents=True)
-    for name in ("agent-amd64", "launch-amd64"):
+    for name in ("agent-amd64", "launch-amd64", "watchfs-amd64"):
         (tmp_path / "guest/bin" / name).touch()
     assert initramfs.find_agent_binaries("amd64").agent.name == "agent-amd64"

@@ -1,4 +1,5 @@
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -127,7 +128,7 @@ class RootFilesystem(_message.Message):
     def __init__(self, image_serial: _Optional[str] = ..., upper_serial: _Optional[str] = ..., read_only: bool = ...) -> None: ...
 
 class Mount(_message.Message):
-    __slots__ = ("type", "source", "destination", "options", "name", "copy_up", "mode", "owner")
+    __slots__ = ("type", "source", "destination", "options", "name", "copy_up", "mode", "owner", "watch")
     TYPE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     DESTINATION_FIELD_NUMBER: _ClassVar[int]
@@ -136,6 +137,7 @@ class Mount(_message.Message):
     COPY_UP_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
+    WATCH_FIELD_NUMBER: _ClassVar[int]
     type: str
     source: str
     destination: str
@@ -144,7 +146,8 @@ class Mount(_message.Message):
     copy_up: bool
     mode: int
     owner: str
-    def __init__(self, type: _Optional[str] = ..., source: _Optional[str] = ..., destination: _Optional[str] = ..., options: _Optional[_Iterable[str]] = ..., name: _Optional[str] = ..., copy_up: bool = ..., mode: _Optional[int] = ..., owner: _Optional[str] = ...) -> None: ...
+    watch: bool
+    def __init__(self, type: _Optional[str] = ..., source: _Optional[str] = ..., destination: _Optional[str] = ..., options: _Optional[_Iterable[str]] = ..., name: _Optional[str] = ..., copy_up: bool = ..., mode: _Optional[int] = ..., owner: _Optional[str] = ..., watch: bool = ...) -> None: ...
 
 class Resources(_message.Message):
     __slots__ = ("cpu_millis", "memory_bytes", "pids")
@@ -316,6 +319,54 @@ class ConnectionResponse(_message.Message):
     data: bytes
     end: ConnectionResponse.End
     def __init__(self, opened: _Optional[_Union[ConnectionResponse.Opened, _Mapping]] = ..., data: _Optional[bytes] = ..., end: _Optional[_Union[ConnectionResponse.End, _Mapping]] = ...) -> None: ...
+
+class Change(_message.Message):
+    __slots__ = ("kind", "directory", "name", "is_directory", "to_directory", "to_name")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        KIND_UNSPECIFIED: _ClassVar[Change.Kind]
+        KIND_CREATED: _ClassVar[Change.Kind]
+        KIND_DELETED: _ClassVar[Change.Kind]
+        KIND_MOVED: _ClassVar[Change.Kind]
+        KIND_MOVED_OUT: _ClassVar[Change.Kind]
+        KIND_MOVED_IN: _ClassVar[Change.Kind]
+        KIND_MODIFIED: _ClassVar[Change.Kind]
+        KIND_CLOSED: _ClassVar[Change.Kind]
+        KIND_ATTRIBUTES: _ClassVar[Change.Kind]
+    KIND_UNSPECIFIED: Change.Kind
+    KIND_CREATED: Change.Kind
+    KIND_DELETED: Change.Kind
+    KIND_MOVED: Change.Kind
+    KIND_MOVED_OUT: Change.Kind
+    KIND_MOVED_IN: Change.Kind
+    KIND_MODIFIED: Change.Kind
+    KIND_CLOSED: Change.Kind
+    KIND_ATTRIBUTES: Change.Kind
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    DIRECTORY_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    IS_DIRECTORY_FIELD_NUMBER: _ClassVar[int]
+    TO_DIRECTORY_FIELD_NUMBER: _ClassVar[int]
+    TO_NAME_FIELD_NUMBER: _ClassVar[int]
+    kind: Change.Kind
+    directory: bytes
+    name: bytes
+    is_directory: bool
+    to_directory: bytes
+    to_name: bytes
+    def __init__(self, kind: _Optional[_Union[Change.Kind, str]] = ..., directory: _Optional[bytes] = ..., name: _Optional[bytes] = ..., is_directory: bool = ..., to_directory: _Optional[bytes] = ..., to_name: _Optional[bytes] = ...) -> None: ...
+
+class PlayChangesRequest(_message.Message):
+    __slots__ = ("source", "changes")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    changes: _containers.RepeatedCompositeFieldContainer[Change]
+    def __init__(self, source: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ...) -> None: ...
+
+class PlayChangesResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class ShutdownRequest(_message.Message):
     __slots__ = ()

@@ -84,6 +84,11 @@ class AgentStub(object):
                 request_serializer=agent_dot_v1_dot_agent__pb2.ConnectionRequest.SerializeToString,
                 response_deserializer=agent_dot_v1_dot_agent__pb2.ConnectionResponse.FromString,
                 _registered_method=True)
+        self.PlayChanges = channel.unary_unary(
+                '/woodlot.agent.v1.Agent/PlayChanges',
+                request_serializer=agent_dot_v1_dot_agent__pb2.PlayChangesRequest.SerializeToString,
+                response_deserializer=agent_dot_v1_dot_agent__pb2.PlayChangesResponse.FromString,
+                _registered_method=True)
         self.Shutdown = channel.unary_unary(
                 '/woodlot.agent.v1.Agent/Shutdown',
                 request_serializer=agent_dot_v1_dot_agent__pb2.ShutdownRequest.SerializeToString,
@@ -176,6 +181,13 @@ class AgentServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PlayChanges(self, request, context):
+        """Raises the events of what has changed on the host in a share that is watched; they have been raised when it answers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Shutdown(self, request, context):
         """Kills every container process, unmounts, syncs; the answer means all data has reached the disks. The host
         then ends the VM.
@@ -236,6 +248,11 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.Accept,
                     request_deserializer=agent_dot_v1_dot_agent__pb2.ConnectionRequest.FromString,
                     response_serializer=agent_dot_v1_dot_agent__pb2.ConnectionResponse.SerializeToString,
+            ),
+            'PlayChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlayChanges,
+                    request_deserializer=agent_dot_v1_dot_agent__pb2.PlayChangesRequest.FromString,
+                    response_serializer=agent_dot_v1_dot_agent__pb2.PlayChangesResponse.SerializeToString,
             ),
             'Shutdown': grpc.unary_unary_rpc_method_handler(
                     servicer.Shutdown,
@@ -513,6 +530,33 @@ class Agent(object):
             '/woodlot.agent.v1.Agent/Accept',
             agent_dot_v1_dot_agent__pb2.ConnectionRequest.SerializeToString,
             agent_dot_v1_dot_agent__pb2.ConnectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlayChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/woodlot.agent.v1.Agent/PlayChanges',
+            agent_dot_v1_dot_agent__pb2.PlayChangesRequest.SerializeToString,
+            agent_dot_v1_dot_agent__pb2.PlayChangesResponse.FromString,
             options,
             channel_credentials,
             insecure,

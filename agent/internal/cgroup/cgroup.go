@@ -71,8 +71,8 @@ type Group struct {
 	dir  *os.File
 }
 
-// New makes the container's group; after a failure it is gone again.
-func New(name string, limits Limits) (_ *Group, err error) {
+// New makes the container's group, without limits; after a failure it is gone again.
+func New(name string) (_ *Group, err error) {
 	path := filepath.Join(Mountpoint, name)
 	if err := os.Mkdir(path, 0o755); err != nil {
 		return nil, fmt.Errorf("make the container's cgroup: %w", err)
@@ -82,6 +82,19 @@ func New(name string, limits Limits) (_ *Group, err error) {
 			err = errors.Join(err, os.Remove(path))
 		}
 	}()
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open the container's cgroup: %w", err)
+	}
+	if err := denyDevices(int(dir.Fd())); err != nil {
+		_ = dir.Close()
+		return nil, err
+	}
+	return &Group{name: name, dir: dir}, nil
+}
+
+// Limit bounds the group.
+func (g *Group) Limit(limits Limits) error {
 	for _, l := range []struct {
 		wanted      bool
 		file, value string
@@ -93,25 +106,17 @@ func New(name string, limits Limits) (_ *Group, err error) {
 		if !l.wanted {
 			continue
 		}
-		if err := write(filepath.Join(name, l.file), l.value); err != nil {
+		if err := write(filepath.Join(g.name, l.file), l.value); err != nil {
 			if errors.Is(err, fs.ErrNotExist) {
-				return nil, fail.Wrap(fail.Unsupported, "the guest kernel cannot limit "+l.file, err)
+				return fail.Wrap(fail.Unsupported, "the guest kernel cannot limit "+l.file, err)
 			}
-			return nil, fail.Wrap(fail.InvalidArgument, "limit", err)
+			return fail.Wrap(fail.InvalidArgument, "limit", err)
 		}
 	}
 	if limits.MemoryBytes > 0 {
-		_ = write(filepath.Join(name, "memory.swap.max"), "0")
+		_ = write(filepath.Join(g.name, "memory.swap.max"), "0")
 	}
-	dir, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("open the container's cgroup: %w", err)
-	}
-	if err := denyDevices(int(dir.Fd())); err != nil {
-		_ = dir.Close()
-		return nil, err
-	}
-	return &Group{name: name, dir: dir}, nil
+	return nil
 }
 
 // Fd is a descriptor of the group's directory, for CLONE_INTO_CGROUP.

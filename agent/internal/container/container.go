@@ -62,6 +62,8 @@ type Manager struct {
 	setup  *launchspec.Setup
 	ipc    []launchspec.KV
 	closed bool
+	// waiting is a launch in new namespaces that was told nothing yet.
+	waiting *stage
 	// staged waits, all set up, to become the first process.
 	staged *stage
 	// sockets are those of the host that are mounted.
@@ -89,6 +91,34 @@ func (m *Manager) SetIPCSysctls(list []launchspec.KV) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.ipc = list
+}
+
+// Prepare does ahead what every container needs and none shapes, so that those that start from a saved guest have it.
+func (m *Manager) Prepare() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed || m.spec != nil {
+		return nil
+	}
+	return m.prepare()
+}
+
+// prepare makes the cgroup and the namespaces, unless they are there.
+func (m *Manager) prepare() (err error) {
+	if m.group == nil {
+		if m.group, err = cgroup.New(cgroupName); err != nil {
+			return err
+		}
+		m.live.Store(m.group)
+	}
+	if m.waiting != nil && isDone(m.waiting.child) {
+		m.waiting.abandon()
+		m.waiting = nil
+	}
+	if m.waiting == nil {
+		m.waiting, err = m.prepareStage()
+	}
+	return err
 }
 
 // Create makes the container; after a failure nothing of it is left.
@@ -127,10 +157,12 @@ func (m *Manager) Create(ctx context.Context, spec *Spec) (err error) {
 	if err != nil {
 		return err
 	}
-	if m.group, err = cgroup.New(cgroupName, spec.Limits); err != nil {
+	if err := m.prepare(); err != nil {
 		return err
 	}
-	m.live.Store(m.group)
+	if err := m.group.Limit(spec.Limits); err != nil {
+		return err
+	}
 	m.setup = &launchspec.Setup{
 		Rootfs: m.root.Path, ReadOnly: spec.ReadOnly, Hostname: spec.Hostname, ShmBytes: spec.ShmBytes,
 		Mounts: mounts, Masked: spec.MaskedPaths, Readonly: spec.ReadonlyPath,
@@ -194,9 +226,11 @@ func (m *Manager) Shutdown(ctx context.Context) error {
 // dismantle undoes Create, whatever of it was done.
 func (m *Manager) dismantle(ctx context.Context) error {
 	var errs []error
-	if m.staged != nil {
-		m.staged.abandon()
-		m.staged = nil
+	for _, s := range []**stage{&m.waiting, &m.staged} {
+		if *s != nil {
+			(*s).abandon()
+			*s = nil
+		}
 	}
 	if m.group != nil {
 		if err := m.group.Kill(ctx); err != nil {

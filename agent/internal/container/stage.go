@@ -55,12 +55,29 @@ func (m *Manager) spawn(group *cgroup.Group, cloneFlags uintptr) (*stage, error)
 	return &stage{child: child, ctl: pair[0], view: noView}, nil
 }
 
-// newStage starts a launch in new namespaces and lets it set the container up.
-func (m *Manager) newStage() (*stage, error) {
-	s, err := m.spawn(m.group, unix.CLONE_NEWNS|unix.CLONE_NEWPID|unix.CLONE_NEWIPC|unix.CLONE_NEWUTS)
+// prepareStage starts a launch in new namespaces and lets it do what needs no container.
+func (m *Manager) prepareStage() (*stage, error) {
+	s, err := m.spawn(m.group, unix.CLONE_NEWPID|unix.CLONE_NEWIPC|unix.CLONE_NEWUTS)
 	if err != nil {
 		return nil, err
 	}
+	if err = launchspec.Send(s.ctl, launchspec.MsgPrepare, nil); err == nil {
+		_, err = s.answer()
+	}
+	if err != nil {
+		s.abandon()
+		return nil, err
+	}
+	return s, nil
+}
+
+// newStage lets a launch in new namespaces set the container up.
+func (m *Manager) newStage() (*stage, error) {
+	if err := m.prepare(); err != nil {
+		return nil, err
+	}
+	s := m.waiting
+	m.waiting = nil
 	if err := launchspec.Send(s.ctl, launchspec.MsgSetup, m.setup.Encode()); err != nil {
 		s.abandon()
 		return nil, err

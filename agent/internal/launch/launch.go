@@ -30,6 +30,8 @@ type launcher struct {
 	outerRoot int
 	// self is this program's path relative to outerRoot.
 	self string
+	// defaults are the container's own filesystems until it is set up; nil in a process that joins one.
+	defaults *defaultMounts
 }
 
 // Main serves the agent's messages; it returns an exit status only if it did not become another program.
@@ -76,13 +78,21 @@ func (l *launcher) prepare() error {
 
 func (l *launcher) handle(kind launchspec.Kind, body []byte, fds []int) (status int, done bool, err error) {
 	switch kind {
+	case launchspec.MsgPrepare:
+		if l.defaults, err = makeDefaults(); err != nil {
+			return 0, false, err
+		}
+		return 0, false, launchspec.Send(l.ctl, launchspec.MsgReady, nil)
 	case launchspec.MsgSetup:
 		var s *launchspec.Setup
 		if s, err = launchspec.DecodeSetup(body); err != nil {
 			return 0, false, err
 		}
 		var root, pts int
-		if root, pts, err = setup(s); err != nil {
+		if l.defaults == nil {
+			return 0, false, fail.New(fail.Internal, "setup comes after prepare")
+		}
+		if root, pts, err = setup(s, l.defaults); err != nil {
 			return 0, false, err
 		}
 		err = launchspec.Send(l.ctl, launchspec.MsgReady, nil, root, pts)

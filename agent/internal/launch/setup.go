@@ -14,10 +14,10 @@ import (
 
 const defaultShmBytes = 64 << 20
 
-// setup builds the container's view in the namespaces this process was born in, and gives its root directory and its
-// /dev/pts (O_PATH).
+// setup builds the container's view, in the namespaces this process was born in and a mount namespace of its own, and gives
+// its root directory and its /dev/pts (O_PATH).
 // pivot_root comes first: from then on every path, with whatever symlinks the image holds, ends inside the container.
-func setup(s *launchspec.Setup) (root, pts int, err error) {
+func setup(s *launchspec.Setup, defaults *defaultMounts) (root, pts int, err error) {
 	if err := allowOOM(); err != nil {
 		return -1, -1, err
 	}
@@ -26,8 +26,9 @@ func setup(s *launchspec.Setup) (root, pts int, err error) {
 			return -1, -1, fail.Wrap(fail.InvalidArgument, "sysctl", err)
 		}
 	}
-	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
-		return -1, -1, fail.Wrap(fail.Internal, "unshare(CLONE_NEWCGROUP)", err)
+	// Only now, so that what the agent has mounted since this process was started is in it.
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return -1, -1, fail.Wrap(fail.Internal, "unshare(CLONE_NEWNS)", err)
 	}
 	if s.Hostname != "" {
 		if err := unix.Sethostname([]byte(s.Hostname)); err != nil {
@@ -50,8 +51,8 @@ func setup(s *launchspec.Setup) (root, pts int, err error) {
 		return -1, -1, err
 	}
 	steps := []func() error{
-		func() error { return mountDefaults(s.ShmBytes) },
-		makeDevices,
+		defaults.attach,
+		func() error { return mountShm(s.ShmBytes) },
 		func() error { return mountRequested(s.Mounts, trees) },
 		func() error { return attachEtcFiles(s, etc) },
 		linkMtab,
@@ -120,73 +121,13 @@ func pivot(root string) error {
 	return fail.Wrap(fail.Internal, "enter the root filesystem", unix.Chdir("/"))
 }
 
-func mountDefaults(shmBytes int64) error {
-	if shmBytes <= 0 {
-		shmBytes = defaultShmBytes
+func mountShm(bytes int64) error {
+	if bytes <= 0 {
+		bytes = defaultShmBytes
 	}
-	const quiet = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-	for _, m := range []struct {
-		target, fsType string
-		flags          uintptr
-		data           string
-		optional       bool
-	}{
-		{"/proc", "proc", quiet, "", false},
-		{"/dev", "tmpfs", unix.MS_NOSUID | unix.MS_STRICTATIME, "mode=755,size=65536k", false},
-		{"/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5", false},
-		{"/dev/mqueue", "mqueue", quiet, "", true},
-		{"/dev/shm", "tmpfs", quiet, "mode=1777,size=" + strconv.FormatInt(shmBytes, 10), false},
-		{"/sys", "sysfs", quiet | unix.MS_RDONLY, "", false},
-		{"/sys/fs/cgroup", "cgroup2", quiet | unix.MS_RDONLY, "", false},
-	} {
-		// /sys/fs/cgroup is there in sysfs; the rest may be made.
-		if err := rootpath.RealDir(m.target); err != nil {
-			return err
-		}
-		source := m.fsType
-		if source == "cgroup2" {
-			source = "cgroup"
-		}
-		err := unix.Mount(source, m.target, m.fsType, m.flags, m.data)
-		if err == unix.ENODEV && m.optional {
-			continue
-		}
-		if err != nil {
-			return fail.Wrap(fail.Internal, "mount "+m.fsType+" on "+m.target, err)
-		}
-	}
-	return nil
-}
-
-func makeDevices() error {
-	for _, d := range []struct {
-		name         string
-		major, minor uint32
-	}{
-		{"null", 1, 3},
-		{"zero", 1, 5},
-		{"full", 1, 7},
-		{"random", 1, 8},
-		{"urandom", 1, 9},
-		{"tty", 5, 0},
-	} {
-		if err := unix.Mknod("/dev/"+d.name, unix.S_IFCHR|0o666, int(unix.Mkdev(d.major, d.minor))); err != nil {
-			return fail.Wrap(fail.Internal, "mknod /dev/"+d.name, err)
-		}
-	}
-	for _, l := range [][2]string{
-		{"/proc/self/fd", "fd"},
-		{"/proc/self/fd/0", "stdin"},
-		{"/proc/self/fd/1", "stdout"},
-		{"/proc/self/fd/2", "stderr"},
-		{"/proc/kcore", "core"},
-		{"pts/ptmx", "ptmx"},
-	} {
-		if err := unix.Symlink(l[0], "/dev/"+l[1]); err != nil {
-			return fail.Wrap(fail.Internal, "symlink /dev/"+l[1], err)
-		}
-	}
-	return nil
+	err := unix.Mount("tmpfs", "/dev/shm", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC,
+		"mode=1777,size="+strconv.FormatInt(bytes, 10))
+	return fail.Wrap(fail.Internal, "mount tmpfs on /dev/shm", err)
 }
 
 // cloneTrees takes a detached mount of each bind's and socket's source while the agent's tree is still in sight; others get -1.

@@ -12,16 +12,17 @@ import (
 // Kind is the first byte of a message.
 type Kind byte
 
-// Messages. The agent's: Setup, Join (descriptor: pidfd of the container's first process), Init (fork: the parent
-// stays as init, the child goes on), Exec (descriptors: stdin, stdout, stderr). Launch's: Ready (after Setup;
-// descriptor: /dev/pts), Failed. A successful exec closes the socket.
+// Messages. The agent's: Prepare (of a launch in new namespaces, the first thing: what needs no container), Setup, Join (descriptor: pidfd of the container's first process), Init (fork: the parent
+// stays as init, the child goes on), Exec (descriptors: stdin, stdout, stderr). Launch's: Ready (after
+// Prepare; after Setup, with descriptors of / and /dev/pts), Failed. A successful exec closes the socket.
 const (
-	MsgSetup  Kind = 's'
-	MsgJoin   Kind = 'j'
-	MsgInit   Kind = 'i'
-	MsgExec   Kind = 'x'
-	MsgReady  Kind = 'r'
-	MsgFailed Kind = 'f'
+	MsgPrepare Kind = 'p'
+	MsgSetup   Kind = 's'
+	MsgJoin    Kind = 'j'
+	MsgInit    Kind = 'i'
+	MsgExec    Kind = 'x'
+	MsgReady   Kind = 'r'
+	MsgFailed  Kind = 'f'
 )
 
 const (

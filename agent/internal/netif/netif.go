@@ -145,7 +145,9 @@ func configure(link netlink.Link, name string, want Interface) error {
 			return fail.Wrap(fail.InvalidArgument, fmt.Sprintf("set address %s", want.MAC), err)
 		}
 	}
-	if want.MTU > 0 {
+	// One that was never up has nothing of an earlier Configure.
+	fresh := link.Attrs().Flags&net.FlagUp == 0
+	if want.MTU > 0 && want.MTU != link.Attrs().MTU {
 		if err := netlink.LinkSetMTU(link, want.MTU); err != nil {
 			return fail.Wrap(fail.InvalidArgument, fmt.Sprintf("set mtu %d", want.MTU), err)
 		}
@@ -153,13 +155,24 @@ func configure(link netlink.Link, name string, want Interface) error {
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("bring up: %w", err)
 	}
-	if err := setAddresses(link, want.Addresses); err != nil {
+	if !fresh {
+		if err := clearAddresses(link, want.Addresses); err != nil {
+			return err
+		}
+		for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+			if err := clearRoutes(link, family); err != nil {
+				return err
+			}
+		}
+	}
+	if err := addAddresses(link, want.Addresses); err != nil {
 		return err
 	}
-	return setRoutes(link, want.Routes)
+	return addRoutes(link, want.Routes)
 }
 
-func setAddresses(link netlink.Link, want []*net.IPNet) error {
+// clearAddresses removes what an earlier Configure left and is not wanted.
+func clearAddresses(link netlink.Link, want []*net.IPNet) error {
 	have, err := list(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_ALL) })
 	if err != nil {
 		return fmt.Errorf("list addresses: %w", err)
@@ -175,6 +188,10 @@ func setAddresses(link netlink.Link, want []*net.IPNet) error {
 			}
 		}
 	}
+	return nil
+}
+
+func addAddresses(link netlink.Link, want []*net.IPNet) error {
 	for _, w := range want {
 		a := &netlink.Addr{IPNet: w}
 		if w.IP.To4() == nil {
@@ -187,12 +204,7 @@ func setAddresses(link netlink.Link, want []*net.IPNet) error {
 	return nil
 }
 
-func setRoutes(link netlink.Link, want []Route) error {
-	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		if err := clearRoutes(link, family); err != nil {
-			return err
-		}
-	}
+func addRoutes(link netlink.Link, want []Route) error {
 	for _, w := range want {
 		r := &netlink.Route{Dst: w.Destination, Protocol: unix.RTPROT_STATIC}
 		switch {

@@ -32,6 +32,7 @@ func (f *fakeContainer) SetIPCSysctls([]launchspec.KV) {}
 
 func (f *fakeContainer) Play(string, []change.Change) error { return nil }
 
+func (f *fakeContainer) Prepare() error { return nil }
 func (f *fakeContainer) Create(_ context.Context, s *container.Spec) error {
 	f.created = s
 	return nil

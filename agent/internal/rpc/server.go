@@ -36,6 +36,7 @@ var features = []string{"exec", "tty", "init", "seccomp", "vsock", "virtio-seria
 // Container is what the server needs of a container.Manager.
 type Container interface {
 	SetIPCSysctls(list []launchspec.KV)
+	Prepare() error
 	Create(ctx context.Context, spec *container.Spec) error
 	Start(spec *container.ProcessSpec) (*container.Process, error)
 	Connect(path string) (*net.UnixConn, error)
@@ -99,6 +100,12 @@ func (s *server) Hello(_ context.Context, _ *pb.HelloRequest) (*pb.HelloResponse
 // Settle makes the guest ready to be saved.
 func (s *server) Settle(ctx context.Context, _ *pb.SettleRequest) (*pb.SettleResponse, error) {
 	if err := s.Ready(ctx); err != nil {
+		return nil, toStatus(err)
+	}
+	if err := netif.LoopbackUp(); err != nil {
+		return nil, toStatus(err)
+	}
+	if err := s.Container.Prepare(); err != nil {
 		return nil, toStatus(err)
 	}
 	if err := settle.Memory(); err != nil {

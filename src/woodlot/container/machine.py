@@ -55,6 +55,7 @@ class Machine:
         self._plan = plan
         self._directory = paths.container(spec.id)
         self._template: Template | None = None
+        self._answer: Hello | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -98,13 +99,16 @@ class Machine:
             yield await self._open(stack, restore=False)
 
     async def hello(self, agent: "Agent") -> "Hello":
-        """Wait until the guest's agent answers.
+        """Wait until the guest's agent answers; one that was restored has.
 
         Raises:
             GuestError: It does not in time.
         """
+        if self._answer is not None:
+            return self._answer
         limit = _RESTORED_ANSWER_S if self.restored else settings.get_float("vm.boot_timeout")
-        return await agent.hello(timeout_s=limit)
+        self._answer = await agent.hello(timeout_s=limit)
+        return self._answer
 
     async def _open(
         self, stack: AsyncExitStack, *, restore: bool

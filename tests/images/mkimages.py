@@ -10,6 +10,7 @@ are small, and each is there for a reason:
     debian:12-zstd   the same layer, compressed with zstd
     python:3.11      linux/amd64, debian:12 and a gzip layer with python3
     nginx:1.22       linux/amd64, debian:12 and a gzip layer with nginx; EXPOSE 80, STOPSIGNAL SIGQUIT
+    postgres:15      linux/amd64, debian:12 and a gzip layer with PostgreSQL, a made cluster, and fio; USER postgres
     edge:1           linux/amd64, busybox and three layers of legal but awkward tar entries (`edge_layers`); Docker reads it
     edge:2           edge:1 and a layer with one path twice (the later entry wins) and a hard link to a lower layer's
                      file; Docker refuses both, umoci takes both
@@ -372,7 +373,7 @@ def add_busybox_images(layout: ImageLayout) -> None:
 
 
 def add_debian_images(layout: ImageLayout) -> None:
-    """Write debian:12, debian:12-zstd, python:3.11 and nginx:1.22."""
+    """Write debian:12, debian:12-zstd, python:3.11, nginx:1.22 and postgres:15."""
     base = fetch_debian("ca-certificates")
     config: dict[str, Any] = {"Env": [PATH_ENV], "Cmd": ["bash"]}
     layout.tag("debian:12", layout.manifest([base], config))
@@ -388,6 +389,15 @@ def add_debian_images(layout: ImageLayout) -> None:
         "StopSignal": "SIGQUIT",
     }
     layout.tag("nginx:1.22", layout.manifest([base, top], config))
+    top = build_difference(base, fetch_debian("ca-certificates", "postgresql-15", "fio"))
+    config = {
+        "Env": [f"{PATH_ENV}:/usr/lib/postgresql/15/bin", "LANG=C.UTF-8"],
+        "User": "postgres",
+        "Cmd": ["postgres", "-D", "/etc/postgresql/15/main"],
+        "Volumes": {"/var/lib/postgresql": {}},
+        "StopSignal": "SIGINT",
+    }
+    layout.tag("postgres:15", layout.manifest([base, top], config))
 
 
 def add_demo_image(layout: ImageLayout) -> None:

@@ -391,9 +391,10 @@ def add_debian_images(layout: ImageLayout) -> None:
     layout.tag("nginx:1.22", layout.manifest([base, top], config))
     top = build_difference(base, fetch_debian("ca-certificates", "postgresql-15", "fio"))
     config = {
-        "Env": [f"{PATH_ENV}:/usr/lib/postgresql/15/bin", "LANG=C.UTF-8"],
+        # Debian's place for the socket is made when the machine boots.
+        "Env": [f"{PATH_ENV}:/usr/lib/postgresql/15/bin", "LANG=C.UTF-8", "PGHOST=/tmp"],
         "User": "postgres",
-        "Cmd": ["postgres", "-D", "/etc/postgresql/15/main"],
+        "Cmd": ["postgres", "-D", "/etc/postgresql/15/main", "-k", "/tmp"],
         "Volumes": {"/var/lib/postgresql": {}},
         "StopSignal": "SIGINT",
     }

@@ -115,6 +115,7 @@ def query(container: Cli, name: str, text: str) -> str:
         if done.returncode == 0:
             return done.stdout.strip()
         assert time.monotonic() < deadline, done.stderr
+        assert "is not running" not in done.stderr, container("logs", name).stderr
         time.sleep(0.5)
 
 

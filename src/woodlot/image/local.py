@@ -18,6 +18,7 @@ from woodlot.oci.manifest import (
 )
 from woodlot.oci.platform import Platform
 from woodlot.paths import Paths
+from woodlot.rootfs import FORMAT_VERSION
 from woodlot.store.content import ContentStore
 
 # Reading one of them may fail so; a listing then goes on without it.
@@ -129,7 +130,5 @@ def rootfs_path(paths: Paths, diff_ids: Sequence[str]) -> Path:
 
     The name follows from the layers and the builder's format, so images with the same layers share one file.
     """
-    from woodlot.rootfs.build import FORMAT_VERSION
-
     text = "\n".join((f"woodlot rootfs {FORMAT_VERSION}", *diff_ids))
     return paths.rootfs / f"{hashlib.sha256(text.encode()).hexdigest()}.erofs"

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from woodlot.errors import LimitError, NotFoundError
 from woodlot.progress import Progress
+from woodlot.rootfs import FORMAT_VERSION
 from woodlot.rootfs.ahead import ReadAhead
 from woodlot.rootfs.blocks import Appender, FileWriter, erase
 from woodlot.rootfs.erofs import BLOCK_BYTES
@@ -30,10 +31,7 @@ from woodlot.rootfs.node import File
 from woodlot.rootfs.tar import TarEntry, TarReader, show_name
 from woodlot.rootfs.tree import Tree
 
-__all__ = ["FORMAT_VERSION", "BuildLimits", "LayerSource", "RootfsInfo", "build_rootfs"]
-
-# Raised when the same layers give other bytes than before; images of another version are built anew.
-FORMAT_VERSION = 1
+__all__ = ["BuildLimits", "LayerSource", "RootfsInfo", "build_rootfs"]
 
 _AHEAD_CHUNKS = 8
 _TASK = "unpack"

@@ -35,7 +35,7 @@ func TestManyShortChildren(t *testing.T) {
 		}
 	}
 	t.Run("signal", func(t *testing.T) {
-		c, err := r.Start([]string{"/bin/sh", "-c", "sleep 100"}, attr())
+		c, err := r.Start([]string{"/bin/sh", "-c", "exec sleep 100"}, attr())
 		if err != nil {
 			t.Fatal(err)
 		}

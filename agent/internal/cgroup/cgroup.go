@@ -12,10 +12,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"woodlot.dev/agent/internal/fail"
+	"woodlot.dev/agent/internal/klog"
 )
 
 // Mountpoint is where boot mounts the hierarchy.
@@ -69,6 +71,9 @@ type Limits struct {
 type Group struct {
 	name string
 	dir  *os.File
+
+	freezing sync.Mutex
+	freezers int
 }
 
 // New makes the container's group, without limits; after a failure it is gone again.
@@ -143,6 +148,38 @@ func field(b []byte, name string) int64 {
 	return 0
 }
 
+// Freeze lets the group's processes stand still until thaw is called, and returns once they do. Several may want that at
+// once; the last thaw counts. Those that are killed meanwhile end.
+func (g *Group) Freeze(ctx context.Context) (thaw func(), err error) {
+	g.freezing.Lock()
+	defer g.freezing.Unlock()
+	if g.freezers == 0 {
+		if err := write(filepath.Join(g.name, "cgroup.freeze"), "1"); err != nil {
+			return nil, err
+		}
+	}
+	g.freezers++
+	thaw = sync.OnceFunc(func() {
+		g.freezing.Lock()
+		defer g.freezing.Unlock()
+		g.thaw()
+	})
+	if err := g.await(ctx, "frozen", 1); err != nil {
+		g.thaw()
+		return nil, fail.Context("let the container's processes stand still", err)
+	}
+	return thaw, nil
+}
+
+func (g *Group) thaw() {
+	if g.freezers--; g.freezers > 0 {
+		return
+	}
+	if err := write(filepath.Join(g.name, "cgroup.freeze"), "0"); err != nil {
+		klog.Warnf("%v", err)
+	}
+}
+
 // Kill ends every process of the group and returns once it is empty.
 func (g *Group) Kill(ctx context.Context) error {
 	if err := write(filepath.Join(g.name, "cgroup.kill"), "1"); err != nil {
@@ -150,7 +187,7 @@ func (g *Group) Kill(ctx context.Context) error {
 			return err
 		}
 	}
-	return g.waitEmpty(ctx)
+	return fail.Context("wait for the container's processes to end", g.await(ctx, "populated", 0))
 }
 
 func (g *Group) killOneByOne() error {
@@ -166,8 +203,8 @@ func (g *Group) killOneByOne() error {
 	return nil
 }
 
-// waitEmpty polls cgroup.events, which the kernel flags (POLLPRI) at every change.
-func (g *Group) waitEmpty(ctx context.Context) error {
+// await returns when a field of cgroup.events, whose changes the kernel flags (POLLPRI), has a value.
+func (g *Group) await(ctx context.Context, name string, value int64) error {
 	f, err := os.Open(filepath.Join(Mountpoint, g.name, "cgroup.events"))
 	if err != nil {
 		return fmt.Errorf("open cgroup.events: %w", err)
@@ -179,11 +216,11 @@ func (g *Group) waitEmpty(ctx context.Context) error {
 		if n == 0 && err != nil {
 			return fmt.Errorf("read cgroup.events: %w", err)
 		}
-		if field(buf[:n], "populated") == 0 {
+		if field(buf[:n], name) == value {
 			return nil
 		}
 		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("wait for the container's processes to end: %w", err)
+			return err
 		}
 		fds := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLPRI}}
 		if _, err := unix.Poll(fds, 100); err != nil && !errors.Is(err, unix.EINTR) {

@@ -72,6 +72,9 @@ type Manager struct {
 	first *reap.Child
 	view  view
 
+	// accesses is nil while there is no container.
+	accesses *accesses
+
 	// live is group, readable without the lock.
 	live atomic.Pointer[cgroup.Group]
 	// watched is shares, in the same way.
@@ -171,7 +174,7 @@ func (m *Manager) Create(ctx context.Context, spec *Spec) (err error) {
 	if m.staged, err = m.newStage(); err != nil {
 		return err
 	}
-	m.spec = spec
+	m.spec, m.accesses = spec, newAccesses()
 	m.watched.Store(m.shares)
 	return nil
 }
@@ -226,6 +229,13 @@ func (m *Manager) Shutdown(ctx context.Context) error {
 // dismantle undoes Create, whatever of it was done.
 func (m *Manager) dismantle(ctx context.Context) error {
 	var errs []error
+	// Who uses the files keeps them from being unmounted.
+	if m.accesses != nil {
+		if err := share.Within(syncBound, m.accesses.end); err != nil {
+			errs = append(errs, err)
+		}
+		m.accesses = nil
+	}
 	for _, s := range []**stage{&m.waiting, &m.staged} {
 		if *s != nil {
 			(*s).abandon()

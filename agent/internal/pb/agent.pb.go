@@ -99,6 +99,55 @@ func (Change_Kind) EnumDescriptor() ([]byte, []int) {
 	return file_agent_v1_agent_proto_rawDescGZIP(), []int{26, 0}
 }
 
+type DiffResponse_Change_Kind int32
+
+const (
+	DiffResponse_Change_MODIFIED DiffResponse_Change_Kind = 0
+	DiffResponse_Change_ADDED    DiffResponse_Change_Kind = 1
+	DiffResponse_Change_DELETED  DiffResponse_Change_Kind = 2
+)
+
+// Enum value maps for DiffResponse_Change_Kind.
+var (
+	DiffResponse_Change_Kind_name = map[int32]string{
+		0: "MODIFIED",
+		1: "ADDED",
+		2: "DELETED",
+	}
+	DiffResponse_Change_Kind_value = map[string]int32{
+		"MODIFIED": 0,
+		"ADDED":    1,
+		"DELETED":  2,
+	}
+)
+
+func (x DiffResponse_Change_Kind) Enum() *DiffResponse_Change_Kind {
+	p := new(DiffResponse_Change_Kind)
+	*p = x
+	return p
+}
+
+func (x DiffResponse_Change_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DiffResponse_Change_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_agent_v1_agent_proto_enumTypes[1].Descriptor()
+}
+
+func (DiffResponse_Change_Kind) Type() protoreflect.EnumType {
+	return &file_agent_v1_agent_proto_enumTypes[1]
+}
+
+func (x DiffResponse_Change_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DiffResponse_Change_Kind.Descriptor instead.
+func (DiffResponse_Change_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{39, 0, 0}
+}
+
 type HelloRequest struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	ProtocolVersion uint32                 `protobuf:"varint,1,opt,name=protocol_version,json=protocolVersion,proto3" json:"protocol_version,omitempty"`
@@ -2120,6 +2169,461 @@ func (*ShutdownResponse) Descriptor() ([]byte, []int) {
 	return file_agent_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
+type StatPathRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Absolute; paths are bytes, for a name need not be UTF-8.
+	Path []byte `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Also through a symlink that the path itself is.
+	Follow        bool `protobuf:"varint,2,opt,name=follow,proto3" json:"follow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatPathRequest) Reset() {
+	*x = StatPathRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatPathRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatPathRequest) ProtoMessage() {}
+
+func (x *StatPathRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatPathRequest.ProtoReflect.Descriptor instead.
+func (*StatPathRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *StatPathRequest) GetPath() []byte {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
+func (x *StatPathRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+type StatPathResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The path without symlinks; of one that is not there, where it would be made. Its parent is there.
+	Path   []byte `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Exists bool   `protobuf:"varint,2,opt,name=exists,proto3" json:"exists,omitempty"`
+	// st_mode of stat(2), with the type.
+	Mode          uint32 `protobuf:"varint,3,opt,name=mode,proto3" json:"mode,omitempty"`
+	Size          int64  `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatPathResponse) Reset() {
+	*x = StatPathResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatPathResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatPathResponse) ProtoMessage() {}
+
+func (x *StatPathResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatPathResponse.ProtoReflect.Descriptor instead.
+func (*StatPathResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *StatPathResponse) GetPath() []byte {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
+func (x *StatPathResponse) GetExists() bool {
+	if x != nil {
+		return x.Exists
+	}
+	return false
+}
+
+func (x *StatPathResponse) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *StatPathResponse) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+type ReadArchiveRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Path  []byte                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// What the tar calls it; "." for nothing but what a directory holds.
+	Name          []byte `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadArchiveRequest) Reset() {
+	*x = ReadArchiveRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadArchiveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadArchiveRequest) ProtoMessage() {}
+
+func (x *ReadArchiveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadArchiveRequest.ProtoReflect.Descriptor instead.
+func (*ReadArchiveRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ReadArchiveRequest) GetPath() []byte {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
+func (x *ReadArchiveRequest) GetName() []byte {
+	if x != nil {
+		return x.Name
+	}
+	return nil
+}
+
+type ArchivePiece struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ArchivePiece) Reset() {
+	*x = ArchivePiece{}
+	mi := &file_agent_v1_agent_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ArchivePiece) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ArchivePiece) ProtoMessage() {}
+
+func (x *ArchivePiece) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ArchivePiece.ProtoReflect.Descriptor instead.
+func (*ArchivePiece) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ArchivePiece) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type WriteArchiveRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Request:
+	//
+	//	*WriteArchiveRequest_Open_
+	//	*WriteArchiveRequest_Data
+	Request       isWriteArchiveRequest_Request `protobuf_oneof:"request"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WriteArchiveRequest) Reset() {
+	*x = WriteArchiveRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteArchiveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteArchiveRequest) ProtoMessage() {}
+
+func (x *WriteArchiveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteArchiveRequest.ProtoReflect.Descriptor instead.
+func (*WriteArchiveRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *WriteArchiveRequest) GetRequest() isWriteArchiveRequest_Request {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *WriteArchiveRequest) GetOpen() *WriteArchiveRequest_Open {
+	if x != nil {
+		if x, ok := x.Request.(*WriteArchiveRequest_Open_); ok {
+			return x.Open
+		}
+	}
+	return nil
+}
+
+func (x *WriteArchiveRequest) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Request.(*WriteArchiveRequest_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+type isWriteArchiveRequest_Request interface {
+	isWriteArchiveRequest_Request()
+}
+
+type WriteArchiveRequest_Open_ struct {
+	Open *WriteArchiveRequest_Open `protobuf:"bytes,1,opt,name=open,proto3,oneof"`
+}
+
+type WriteArchiveRequest_Data struct {
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
+}
+
+func (*WriteArchiveRequest_Open_) isWriteArchiveRequest_Request() {}
+
+func (*WriteArchiveRequest_Data) isWriteArchiveRequest_Request() {}
+
+type WriteArchiveResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WriteArchiveResponse) Reset() {
+	*x = WriteArchiveResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteArchiveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteArchiveResponse) ProtoMessage() {}
+
+func (x *WriteArchiveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteArchiveResponse.ProtoReflect.Descriptor instead.
+func (*WriteArchiveResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{36}
+}
+
+type ExportRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportRequest) Reset() {
+	*x = ExportRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportRequest) ProtoMessage() {}
+
+func (x *ExportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportRequest.ProtoReflect.Descriptor instead.
+func (*ExportRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{37}
+}
+
+type DiffRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffRequest) Reset() {
+	*x = DiffRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffRequest) ProtoMessage() {}
+
+func (x *DiffRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
+func (*DiffRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{38}
+}
+
+type DiffResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Changes       []*DiffResponse_Change `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffResponse) Reset() {
+	*x = DiffResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffResponse) ProtoMessage() {}
+
+func (x *DiffResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
+func (*DiffResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *DiffResponse) GetChanges() []*DiffResponse_Change {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
 type RunRequest_Start struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Process *Process               `protobuf:"bytes,1,opt,name=process,proto3" json:"process,omitempty"`
@@ -2133,7 +2637,7 @@ type RunRequest_Start struct {
 
 func (x *RunRequest_Start) Reset() {
 	*x = RunRequest_Start{}
-	mi := &file_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_agent_v1_agent_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2145,7 +2649,7 @@ func (x *RunRequest_Start) String() string {
 func (*RunRequest_Start) ProtoMessage() {}
 
 func (x *RunRequest_Start) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_agent_v1_agent_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2190,7 +2694,7 @@ type RunRequest_CloseStdin struct {
 
 func (x *RunRequest_CloseStdin) Reset() {
 	*x = RunRequest_CloseStdin{}
-	mi := &file_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_agent_v1_agent_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2202,7 +2706,7 @@ func (x *RunRequest_CloseStdin) String() string {
 func (*RunRequest_CloseStdin) ProtoMessage() {}
 
 func (x *RunRequest_CloseStdin) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_agent_v1_agent_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2227,7 +2731,7 @@ type RunRequest_Signal struct {
 
 func (x *RunRequest_Signal) Reset() {
 	*x = RunRequest_Signal{}
-	mi := &file_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_agent_v1_agent_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2239,7 +2743,7 @@ func (x *RunRequest_Signal) String() string {
 func (*RunRequest_Signal) ProtoMessage() {}
 
 func (x *RunRequest_Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_agent_v1_agent_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2272,7 +2776,7 @@ type RunResponse_Started struct {
 
 func (x *RunResponse_Started) Reset() {
 	*x = RunResponse_Started{}
-	mi := &file_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_agent_v1_agent_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2284,7 +2788,7 @@ func (x *RunResponse_Started) String() string {
 func (*RunResponse_Started) ProtoMessage() {}
 
 func (x *RunResponse_Started) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_agent_v1_agent_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2321,7 +2825,7 @@ type RunResponse_Exited struct {
 
 func (x *RunResponse_Exited) Reset() {
 	*x = RunResponse_Exited{}
-	mi := &file_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_agent_v1_agent_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2333,7 +2837,7 @@ func (x *RunResponse_Exited) String() string {
 func (*RunResponse_Exited) ProtoMessage() {}
 
 func (x *RunResponse_Exited) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_agent_v1_agent_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2378,7 +2882,7 @@ type ConnectionResponse_Opened struct {
 
 func (x *ConnectionResponse_Opened) Reset() {
 	*x = ConnectionResponse_Opened{}
-	mi := &file_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_agent_v1_agent_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2390,7 +2894,7 @@ func (x *ConnectionResponse_Opened) String() string {
 func (*ConnectionResponse_Opened) ProtoMessage() {}
 
 func (x *ConnectionResponse_Opened) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_agent_v1_agent_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2414,7 +2918,7 @@ type ConnectionResponse_End struct {
 
 func (x *ConnectionResponse_End) Reset() {
 	*x = ConnectionResponse_End{}
-	mi := &file_agent_v1_agent_proto_msgTypes[39]
+	mi := &file_agent_v1_agent_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2426,7 +2930,7 @@ func (x *ConnectionResponse_End) String() string {
 func (*ConnectionResponse_End) ProtoMessage() {}
 
 func (x *ConnectionResponse_End) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[39]
+	mi := &file_agent_v1_agent_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2440,6 +2944,103 @@ func (x *ConnectionResponse_End) ProtoReflect() protoreflect.Message {
 // Deprecated: Use ConnectionResponse_End.ProtoReflect.Descriptor instead.
 func (*ConnectionResponse_End) Descriptor() ([]byte, []int) {
 	return file_agent_v1_agent_proto_rawDescGZIP(), []int{25, 1}
+}
+
+type WriteArchiveRequest_Open struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A directory.
+	Path          []byte `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WriteArchiveRequest_Open) Reset() {
+	*x = WriteArchiveRequest_Open{}
+	mi := &file_agent_v1_agent_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteArchiveRequest_Open) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteArchiveRequest_Open) ProtoMessage() {}
+
+func (x *WriteArchiveRequest_Open) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteArchiveRequest_Open.ProtoReflect.Descriptor instead.
+func (*WriteArchiveRequest_Open) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{35, 0}
+}
+
+func (x *WriteArchiveRequest_Open) GetPath() []byte {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
+type DiffResponse_Change struct {
+	state         protoimpl.MessageState   `protogen:"open.v1"`
+	Kind          DiffResponse_Change_Kind `protobuf:"varint,1,opt,name=kind,proto3,enum=woodlot.agent.v1.DiffResponse_Change_Kind" json:"kind,omitempty"`
+	Path          []byte                   `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffResponse_Change) Reset() {
+	*x = DiffResponse_Change{}
+	mi := &file_agent_v1_agent_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffResponse_Change) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffResponse_Change) ProtoMessage() {}
+
+func (x *DiffResponse_Change) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffResponse_Change.ProtoReflect.Descriptor instead.
+func (*DiffResponse_Change) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{39, 0}
+}
+
+func (x *DiffResponse_Change) GetKind() DiffResponse_Change_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return DiffResponse_Change_MODIFIED
+}
+
+func (x *DiffResponse_Change) GetPath() []byte {
+	if x != nil {
+		return x.Path
+	}
+	return nil
 }
 
 var File_agent_v1_agent_proto protoreflect.FileDescriptor
@@ -2612,7 +3213,38 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\achanges\x18\x02 \x03(\v2\x18.woodlot.agent.v1.ChangeR\achanges\"\x15\n" +
 	"\x13PlayChangesResponse\"\x11\n" +
 	"\x0fShutdownRequest\"\x12\n" +
-	"\x10ShutdownResponse2\xf9\a\n" +
+	"\x10ShutdownResponse\"=\n" +
+	"\x0fStatPathRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\fR\x04path\x12\x16\n" +
+	"\x06follow\x18\x02 \x01(\bR\x06follow\"f\n" +
+	"\x10StatPathResponse\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\fR\x04path\x12\x16\n" +
+	"\x06exists\x18\x02 \x01(\bR\x06exists\x12\x12\n" +
+	"\x04mode\x18\x03 \x01(\rR\x04mode\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x03R\x04size\"<\n" +
+	"\x12ReadArchiveRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\fR\x04path\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\fR\x04name\"\"\n" +
+	"\fArchivePiece\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\x94\x01\n" +
+	"\x13WriteArchiveRequest\x12@\n" +
+	"\x04open\x18\x01 \x01(\v2*.woodlot.agent.v1.WriteArchiveRequest.OpenH\x00R\x04open\x12\x14\n" +
+	"\x04data\x18\x02 \x01(\fH\x00R\x04data\x1a\x1a\n" +
+	"\x04Open\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\fR\x04pathB\t\n" +
+	"\arequest\"\x16\n" +
+	"\x14WriteArchiveResponse\"\x0f\n" +
+	"\rExportRequest\"\r\n" +
+	"\vDiffRequest\"\xdc\x01\n" +
+	"\fDiffResponse\x12?\n" +
+	"\achanges\x18\x01 \x03(\v2%.woodlot.agent.v1.DiffResponse.ChangeR\achanges\x1a\x8a\x01\n" +
+	"\x06Change\x12>\n" +
+	"\x04kind\x18\x01 \x01(\x0e2*.woodlot.agent.v1.DiffResponse.Change.KindR\x04kind\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\fR\x04path\",\n" +
+	"\x04Kind\x12\f\n" +
+	"\bMODIFIED\x10\x00\x12\t\n" +
+	"\x05ADDED\x10\x01\x12\v\n" +
+	"\aDELETED\x10\x022\xf9\a\n" +
 	"\x05Agent\x12H\n" +
 	"\x05Hello\x12\x1e.woodlot.agent.v1.HelloRequest\x1a\x1f.woodlot.agent.v1.HelloResponse\x12K\n" +
 	"\x06Settle\x12\x1f.woodlot.agent.v1.SettleRequest\x1a .woodlot.agent.v1.SettleResponse\x12T\n" +
@@ -2626,7 +3258,13 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\aConnect\x12#.woodlot.agent.v1.ConnectionRequest\x1a$.woodlot.agent.v1.ConnectionResponse(\x010\x01\x12W\n" +
 	"\x06Accept\x12#.woodlot.agent.v1.ConnectionRequest\x1a$.woodlot.agent.v1.ConnectionResponse(\x010\x01\x12Z\n" +
 	"\vPlayChanges\x12$.woodlot.agent.v1.PlayChangesRequest\x1a%.woodlot.agent.v1.PlayChangesResponse\x12Q\n" +
-	"\bShutdown\x12!.woodlot.agent.v1.ShutdownRequest\x1a\".woodlot.agent.v1.ShutdownResponseB\"Z woodlot.dev/agent/internal/pb;pbb\x06proto3"
+	"\bShutdown\x12!.woodlot.agent.v1.ShutdownRequest\x1a\".woodlot.agent.v1.ShutdownResponse2\xa8\x03\n" +
+	"\x05Files\x12Q\n" +
+	"\bStatPath\x12!.woodlot.agent.v1.StatPathRequest\x1a\".woodlot.agent.v1.StatPathResponse\x12U\n" +
+	"\vReadArchive\x12$.woodlot.agent.v1.ReadArchiveRequest\x1a\x1e.woodlot.agent.v1.ArchivePiece0\x01\x12_\n" +
+	"\fWriteArchive\x12%.woodlot.agent.v1.WriteArchiveRequest\x1a&.woodlot.agent.v1.WriteArchiveResponse(\x01\x12K\n" +
+	"\x06Export\x12\x1f.woodlot.agent.v1.ExportRequest\x1a\x1e.woodlot.agent.v1.ArchivePiece0\x01\x12G\n" +
+	"\x04Diff\x12\x1d.woodlot.agent.v1.DiffRequest\x1a\x1e.woodlot.agent.v1.DiffResponse0\x01B\"Z woodlot.dev/agent/internal/pb;pbb\x06proto3"
 
 var (
 	file_agent_v1_agent_proto_rawDescOnce sync.Once
@@ -2640,102 +3278,127 @@ func file_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_agent_v1_agent_proto_rawDescData
 }
 
-var file_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_agent_v1_agent_proto_goTypes = []any{
 	(Change_Kind)(0),                  // 0: woodlot.agent.v1.Change.Kind
-	(*HelloRequest)(nil),              // 1: woodlot.agent.v1.HelloRequest
-	(*HelloResponse)(nil),             // 2: woodlot.agent.v1.HelloResponse
-	(*SettleRequest)(nil),             // 3: woodlot.agent.v1.SettleRequest
-	(*SettleResponse)(nil),            // 4: woodlot.agent.v1.SettleResponse
-	(*ConfigureRequest)(nil),          // 5: woodlot.agent.v1.ConfigureRequest
-	(*ConfigureResponse)(nil),         // 6: woodlot.agent.v1.ConfigureResponse
-	(*NetworkInterface)(nil),          // 7: woodlot.agent.v1.NetworkInterface
-	(*Route)(nil),                     // 8: woodlot.agent.v1.Route
-	(*CreateContainerRequest)(nil),    // 9: woodlot.agent.v1.CreateContainerRequest
-	(*CreateContainerResponse)(nil),   // 10: woodlot.agent.v1.CreateContainerResponse
-	(*RootFilesystem)(nil),            // 11: woodlot.agent.v1.RootFilesystem
-	(*Mount)(nil),                     // 12: woodlot.agent.v1.Mount
-	(*Resources)(nil),                 // 13: woodlot.agent.v1.Resources
-	(*Process)(nil),                   // 14: woodlot.agent.v1.Process
-	(*WindowSize)(nil),                // 15: woodlot.agent.v1.WindowSize
-	(*Rlimit)(nil),                    // 16: woodlot.agent.v1.Rlimit
-	(*RunRequest)(nil),                // 17: woodlot.agent.v1.RunRequest
-	(*RunResponse)(nil),               // 18: woodlot.agent.v1.RunResponse
-	(*SignalRequest)(nil),             // 19: woodlot.agent.v1.SignalRequest
-	(*SignalResponse)(nil),            // 20: woodlot.agent.v1.SignalResponse
-	(*ResizeRequest)(nil),             // 21: woodlot.agent.v1.ResizeRequest
-	(*ResizeResponse)(nil),            // 22: woodlot.agent.v1.ResizeResponse
-	(*AbortMountRequest)(nil),         // 23: woodlot.agent.v1.AbortMountRequest
-	(*AbortMountResponse)(nil),        // 24: woodlot.agent.v1.AbortMountResponse
-	(*ConnectionRequest)(nil),         // 25: woodlot.agent.v1.ConnectionRequest
-	(*ConnectionResponse)(nil),        // 26: woodlot.agent.v1.ConnectionResponse
-	(*Change)(nil),                    // 27: woodlot.agent.v1.Change
-	(*PlayChangesRequest)(nil),        // 28: woodlot.agent.v1.PlayChangesRequest
-	(*PlayChangesResponse)(nil),       // 29: woodlot.agent.v1.PlayChangesResponse
-	(*ShutdownRequest)(nil),           // 30: woodlot.agent.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),          // 31: woodlot.agent.v1.ShutdownResponse
-	nil,                               // 32: woodlot.agent.v1.ConfigureRequest.SysctlsEntry
-	nil,                               // 33: woodlot.agent.v1.CreateContainerRequest.EtcFilesEntry
-	(*RunRequest_Start)(nil),          // 34: woodlot.agent.v1.RunRequest.Start
-	(*RunRequest_CloseStdin)(nil),     // 35: woodlot.agent.v1.RunRequest.CloseStdin
-	(*RunRequest_Signal)(nil),         // 36: woodlot.agent.v1.RunRequest.Signal
-	(*RunResponse_Started)(nil),       // 37: woodlot.agent.v1.RunResponse.Started
-	(*RunResponse_Exited)(nil),        // 38: woodlot.agent.v1.RunResponse.Exited
-	(*ConnectionResponse_Opened)(nil), // 39: woodlot.agent.v1.ConnectionResponse.Opened
-	(*ConnectionResponse_End)(nil),    // 40: woodlot.agent.v1.ConnectionResponse.End
+	(DiffResponse_Change_Kind)(0),     // 1: woodlot.agent.v1.DiffResponse.Change.Kind
+	(*HelloRequest)(nil),              // 2: woodlot.agent.v1.HelloRequest
+	(*HelloResponse)(nil),             // 3: woodlot.agent.v1.HelloResponse
+	(*SettleRequest)(nil),             // 4: woodlot.agent.v1.SettleRequest
+	(*SettleResponse)(nil),            // 5: woodlot.agent.v1.SettleResponse
+	(*ConfigureRequest)(nil),          // 6: woodlot.agent.v1.ConfigureRequest
+	(*ConfigureResponse)(nil),         // 7: woodlot.agent.v1.ConfigureResponse
+	(*NetworkInterface)(nil),          // 8: woodlot.agent.v1.NetworkInterface
+	(*Route)(nil),                     // 9: woodlot.agent.v1.Route
+	(*CreateContainerRequest)(nil),    // 10: woodlot.agent.v1.CreateContainerRequest
+	(*CreateContainerResponse)(nil),   // 11: woodlot.agent.v1.CreateContainerResponse
+	(*RootFilesystem)(nil),            // 12: woodlot.agent.v1.RootFilesystem
+	(*Mount)(nil),                     // 13: woodlot.agent.v1.Mount
+	(*Resources)(nil),                 // 14: woodlot.agent.v1.Resources
+	(*Process)(nil),                   // 15: woodlot.agent.v1.Process
+	(*WindowSize)(nil),                // 16: woodlot.agent.v1.WindowSize
+	(*Rlimit)(nil),                    // 17: woodlot.agent.v1.Rlimit
+	(*RunRequest)(nil),                // 18: woodlot.agent.v1.RunRequest
+	(*RunResponse)(nil),               // 19: woodlot.agent.v1.RunResponse
+	(*SignalRequest)(nil),             // 20: woodlot.agent.v1.SignalRequest
+	(*SignalResponse)(nil),            // 21: woodlot.agent.v1.SignalResponse
+	(*ResizeRequest)(nil),             // 22: woodlot.agent.v1.ResizeRequest
+	(*ResizeResponse)(nil),            // 23: woodlot.agent.v1.ResizeResponse
+	(*AbortMountRequest)(nil),         // 24: woodlot.agent.v1.AbortMountRequest
+	(*AbortMountResponse)(nil),        // 25: woodlot.agent.v1.AbortMountResponse
+	(*ConnectionRequest)(nil),         // 26: woodlot.agent.v1.ConnectionRequest
+	(*ConnectionResponse)(nil),        // 27: woodlot.agent.v1.ConnectionResponse
+	(*Change)(nil),                    // 28: woodlot.agent.v1.Change
+	(*PlayChangesRequest)(nil),        // 29: woodlot.agent.v1.PlayChangesRequest
+	(*PlayChangesResponse)(nil),       // 30: woodlot.agent.v1.PlayChangesResponse
+	(*ShutdownRequest)(nil),           // 31: woodlot.agent.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),          // 32: woodlot.agent.v1.ShutdownResponse
+	(*StatPathRequest)(nil),           // 33: woodlot.agent.v1.StatPathRequest
+	(*StatPathResponse)(nil),          // 34: woodlot.agent.v1.StatPathResponse
+	(*ReadArchiveRequest)(nil),        // 35: woodlot.agent.v1.ReadArchiveRequest
+	(*ArchivePiece)(nil),              // 36: woodlot.agent.v1.ArchivePiece
+	(*WriteArchiveRequest)(nil),       // 37: woodlot.agent.v1.WriteArchiveRequest
+	(*WriteArchiveResponse)(nil),      // 38: woodlot.agent.v1.WriteArchiveResponse
+	(*ExportRequest)(nil),             // 39: woodlot.agent.v1.ExportRequest
+	(*DiffRequest)(nil),               // 40: woodlot.agent.v1.DiffRequest
+	(*DiffResponse)(nil),              // 41: woodlot.agent.v1.DiffResponse
+	nil,                               // 42: woodlot.agent.v1.ConfigureRequest.SysctlsEntry
+	nil,                               // 43: woodlot.agent.v1.CreateContainerRequest.EtcFilesEntry
+	(*RunRequest_Start)(nil),          // 44: woodlot.agent.v1.RunRequest.Start
+	(*RunRequest_CloseStdin)(nil),     // 45: woodlot.agent.v1.RunRequest.CloseStdin
+	(*RunRequest_Signal)(nil),         // 46: woodlot.agent.v1.RunRequest.Signal
+	(*RunResponse_Started)(nil),       // 47: woodlot.agent.v1.RunResponse.Started
+	(*RunResponse_Exited)(nil),        // 48: woodlot.agent.v1.RunResponse.Exited
+	(*ConnectionResponse_Opened)(nil), // 49: woodlot.agent.v1.ConnectionResponse.Opened
+	(*ConnectionResponse_End)(nil),    // 50: woodlot.agent.v1.ConnectionResponse.End
+	(*WriteArchiveRequest_Open)(nil),  // 51: woodlot.agent.v1.WriteArchiveRequest.Open
+	(*DiffResponse_Change)(nil),       // 52: woodlot.agent.v1.DiffResponse.Change
 }
 var file_agent_v1_agent_proto_depIdxs = []int32{
-	7,  // 0: woodlot.agent.v1.ConfigureRequest.interfaces:type_name -> woodlot.agent.v1.NetworkInterface
-	32, // 1: woodlot.agent.v1.ConfigureRequest.sysctls:type_name -> woodlot.agent.v1.ConfigureRequest.SysctlsEntry
-	8,  // 2: woodlot.agent.v1.NetworkInterface.routes:type_name -> woodlot.agent.v1.Route
-	11, // 3: woodlot.agent.v1.CreateContainerRequest.rootfs:type_name -> woodlot.agent.v1.RootFilesystem
-	12, // 4: woodlot.agent.v1.CreateContainerRequest.mounts:type_name -> woodlot.agent.v1.Mount
-	13, // 5: woodlot.agent.v1.CreateContainerRequest.resources:type_name -> woodlot.agent.v1.Resources
-	33, // 6: woodlot.agent.v1.CreateContainerRequest.etc_files:type_name -> woodlot.agent.v1.CreateContainerRequest.EtcFilesEntry
-	15, // 7: woodlot.agent.v1.Process.window:type_name -> woodlot.agent.v1.WindowSize
-	16, // 8: woodlot.agent.v1.Process.rlimits:type_name -> woodlot.agent.v1.Rlimit
-	34, // 9: woodlot.agent.v1.RunRequest.start:type_name -> woodlot.agent.v1.RunRequest.Start
-	35, // 10: woodlot.agent.v1.RunRequest.close_stdin:type_name -> woodlot.agent.v1.RunRequest.CloseStdin
-	15, // 11: woodlot.agent.v1.RunRequest.resize:type_name -> woodlot.agent.v1.WindowSize
-	36, // 12: woodlot.agent.v1.RunRequest.signal:type_name -> woodlot.agent.v1.RunRequest.Signal
-	37, // 13: woodlot.agent.v1.RunResponse.started:type_name -> woodlot.agent.v1.RunResponse.Started
-	38, // 14: woodlot.agent.v1.RunResponse.exited:type_name -> woodlot.agent.v1.RunResponse.Exited
-	15, // 15: woodlot.agent.v1.ResizeRequest.window:type_name -> woodlot.agent.v1.WindowSize
-	39, // 16: woodlot.agent.v1.ConnectionResponse.opened:type_name -> woodlot.agent.v1.ConnectionResponse.Opened
-	40, // 17: woodlot.agent.v1.ConnectionResponse.end:type_name -> woodlot.agent.v1.ConnectionResponse.End
+	8,  // 0: woodlot.agent.v1.ConfigureRequest.interfaces:type_name -> woodlot.agent.v1.NetworkInterface
+	42, // 1: woodlot.agent.v1.ConfigureRequest.sysctls:type_name -> woodlot.agent.v1.ConfigureRequest.SysctlsEntry
+	9,  // 2: woodlot.agent.v1.NetworkInterface.routes:type_name -> woodlot.agent.v1.Route
+	12, // 3: woodlot.agent.v1.CreateContainerRequest.rootfs:type_name -> woodlot.agent.v1.RootFilesystem
+	13, // 4: woodlot.agent.v1.CreateContainerRequest.mounts:type_name -> woodlot.agent.v1.Mount
+	14, // 5: woodlot.agent.v1.CreateContainerRequest.resources:type_name -> woodlot.agent.v1.Resources
+	43, // 6: woodlot.agent.v1.CreateContainerRequest.etc_files:type_name -> woodlot.agent.v1.CreateContainerRequest.EtcFilesEntry
+	16, // 7: woodlot.agent.v1.Process.window:type_name -> woodlot.agent.v1.WindowSize
+	17, // 8: woodlot.agent.v1.Process.rlimits:type_name -> woodlot.agent.v1.Rlimit
+	44, // 9: woodlot.agent.v1.RunRequest.start:type_name -> woodlot.agent.v1.RunRequest.Start
+	45, // 10: woodlot.agent.v1.RunRequest.close_stdin:type_name -> woodlot.agent.v1.RunRequest.CloseStdin
+	16, // 11: woodlot.agent.v1.RunRequest.resize:type_name -> woodlot.agent.v1.WindowSize
+	46, // 12: woodlot.agent.v1.RunRequest.signal:type_name -> woodlot.agent.v1.RunRequest.Signal
+	47, // 13: woodlot.agent.v1.RunResponse.started:type_name -> woodlot.agent.v1.RunResponse.Started
+	48, // 14: woodlot.agent.v1.RunResponse.exited:type_name -> woodlot.agent.v1.RunResponse.Exited
+	16, // 15: woodlot.agent.v1.ResizeRequest.window:type_name -> woodlot.agent.v1.WindowSize
+	49, // 16: woodlot.agent.v1.ConnectionResponse.opened:type_name -> woodlot.agent.v1.ConnectionResponse.Opened
+	50, // 17: woodlot.agent.v1.ConnectionResponse.end:type_name -> woodlot.agent.v1.ConnectionResponse.End
 	0,  // 18: woodlot.agent.v1.Change.kind:type_name -> woodlot.agent.v1.Change.Kind
-	27, // 19: woodlot.agent.v1.PlayChangesRequest.changes:type_name -> woodlot.agent.v1.Change
-	14, // 20: woodlot.agent.v1.RunRequest.Start.process:type_name -> woodlot.agent.v1.Process
-	1,  // 21: woodlot.agent.v1.Agent.Hello:input_type -> woodlot.agent.v1.HelloRequest
-	3,  // 22: woodlot.agent.v1.Agent.Settle:input_type -> woodlot.agent.v1.SettleRequest
-	5,  // 23: woodlot.agent.v1.Agent.Configure:input_type -> woodlot.agent.v1.ConfigureRequest
-	9,  // 24: woodlot.agent.v1.Agent.CreateContainer:input_type -> woodlot.agent.v1.CreateContainerRequest
-	17, // 25: woodlot.agent.v1.Agent.Run:input_type -> woodlot.agent.v1.RunRequest
-	19, // 26: woodlot.agent.v1.Agent.Signal:input_type -> woodlot.agent.v1.SignalRequest
-	21, // 27: woodlot.agent.v1.Agent.Resize:input_type -> woodlot.agent.v1.ResizeRequest
-	23, // 28: woodlot.agent.v1.Agent.AbortMount:input_type -> woodlot.agent.v1.AbortMountRequest
-	25, // 29: woodlot.agent.v1.Agent.Connect:input_type -> woodlot.agent.v1.ConnectionRequest
-	25, // 30: woodlot.agent.v1.Agent.Accept:input_type -> woodlot.agent.v1.ConnectionRequest
-	28, // 31: woodlot.agent.v1.Agent.PlayChanges:input_type -> woodlot.agent.v1.PlayChangesRequest
-	30, // 32: woodlot.agent.v1.Agent.Shutdown:input_type -> woodlot.agent.v1.ShutdownRequest
-	2,  // 33: woodlot.agent.v1.Agent.Hello:output_type -> woodlot.agent.v1.HelloResponse
-	4,  // 34: woodlot.agent.v1.Agent.Settle:output_type -> woodlot.agent.v1.SettleResponse
-	6,  // 35: woodlot.agent.v1.Agent.Configure:output_type -> woodlot.agent.v1.ConfigureResponse
-	10, // 36: woodlot.agent.v1.Agent.CreateContainer:output_type -> woodlot.agent.v1.CreateContainerResponse
-	18, // 37: woodlot.agent.v1.Agent.Run:output_type -> woodlot.agent.v1.RunResponse
-	20, // 38: woodlot.agent.v1.Agent.Signal:output_type -> woodlot.agent.v1.SignalResponse
-	22, // 39: woodlot.agent.v1.Agent.Resize:output_type -> woodlot.agent.v1.ResizeResponse
-	24, // 40: woodlot.agent.v1.Agent.AbortMount:output_type -> woodlot.agent.v1.AbortMountResponse
-	26, // 41: woodlot.agent.v1.Agent.Connect:output_type -> woodlot.agent.v1.ConnectionResponse
-	26, // 42: woodlot.agent.v1.Agent.Accept:output_type -> woodlot.agent.v1.ConnectionResponse
-	29, // 43: woodlot.agent.v1.Agent.PlayChanges:output_type -> woodlot.agent.v1.PlayChangesResponse
-	31, // 44: woodlot.agent.v1.Agent.Shutdown:output_type -> woodlot.agent.v1.ShutdownResponse
-	33, // [33:45] is the sub-list for method output_type
-	21, // [21:33] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	28, // 19: woodlot.agent.v1.PlayChangesRequest.changes:type_name -> woodlot.agent.v1.Change
+	51, // 20: woodlot.agent.v1.WriteArchiveRequest.open:type_name -> woodlot.agent.v1.WriteArchiveRequest.Open
+	52, // 21: woodlot.agent.v1.DiffResponse.changes:type_name -> woodlot.agent.v1.DiffResponse.Change
+	15, // 22: woodlot.agent.v1.RunRequest.Start.process:type_name -> woodlot.agent.v1.Process
+	1,  // 23: woodlot.agent.v1.DiffResponse.Change.kind:type_name -> woodlot.agent.v1.DiffResponse.Change.Kind
+	2,  // 24: woodlot.agent.v1.Agent.Hello:input_type -> woodlot.agent.v1.HelloRequest
+	4,  // 25: woodlot.agent.v1.Agent.Settle:input_type -> woodlot.agent.v1.SettleRequest
+	6,  // 26: woodlot.agent.v1.Agent.Configure:input_type -> woodlot.agent.v1.ConfigureRequest
+	10, // 27: woodlot.agent.v1.Agent.CreateContainer:input_type -> woodlot.agent.v1.CreateContainerRequest
+	18, // 28: woodlot.agent.v1.Agent.Run:input_type -> woodlot.agent.v1.RunRequest
+	20, // 29: woodlot.agent.v1.Agent.Signal:input_type -> woodlot.agent.v1.SignalRequest
+	22, // 30: woodlot.agent.v1.Agent.Resize:input_type -> woodlot.agent.v1.ResizeRequest
+	24, // 31: woodlot.agent.v1.Agent.AbortMount:input_type -> woodlot.agent.v1.AbortMountRequest
+	26, // 32: woodlot.agent.v1.Agent.Connect:input_type -> woodlot.agent.v1.ConnectionRequest
+	26, // 33: woodlot.agent.v1.Agent.Accept:input_type -> woodlot.agent.v1.ConnectionRequest
+	29, // 34: woodlot.agent.v1.Agent.PlayChanges:input_type -> woodlot.agent.v1.PlayChangesRequest
+	31, // 35: woodlot.agent.v1.Agent.Shutdown:input_type -> woodlot.agent.v1.ShutdownRequest
+	33, // 36: woodlot.agent.v1.Files.StatPath:input_type -> woodlot.agent.v1.StatPathRequest
+	35, // 37: woodlot.agent.v1.Files.ReadArchive:input_type -> woodlot.agent.v1.ReadArchiveRequest
+	37, // 38: woodlot.agent.v1.Files.WriteArchive:input_type -> woodlot.agent.v1.WriteArchiveRequest
+	39, // 39: woodlot.agent.v1.Files.Export:input_type -> woodlot.agent.v1.ExportRequest
+	40, // 40: woodlot.agent.v1.Files.Diff:input_type -> woodlot.agent.v1.DiffRequest
+	3,  // 41: woodlot.agent.v1.Agent.Hello:output_type -> woodlot.agent.v1.HelloResponse
+	5,  // 42: woodlot.agent.v1.Agent.Settle:output_type -> woodlot.agent.v1.SettleResponse
+	7,  // 43: woodlot.agent.v1.Agent.Configure:output_type -> woodlot.agent.v1.ConfigureResponse
+	11, // 44: woodlot.agent.v1.Agent.CreateContainer:output_type -> woodlot.agent.v1.CreateContainerResponse
+	19, // 45: woodlot.agent.v1.Agent.Run:output_type -> woodlot.agent.v1.RunResponse
+	21, // 46: woodlot.agent.v1.Agent.Signal:output_type -> woodlot.agent.v1.SignalResponse
+	23, // 47: woodlot.agent.v1.Agent.Resize:output_type -> woodlot.agent.v1.ResizeResponse
+	25, // 48: woodlot.agent.v1.Agent.AbortMount:output_type -> woodlot.agent.v1.AbortMountResponse
+	27, // 49: woodlot.agent.v1.Agent.Connect:output_type -> woodlot.agent.v1.ConnectionResponse
+	27, // 50: woodlot.agent.v1.Agent.Accept:output_type -> woodlot.agent.v1.ConnectionResponse
+	30, // 51: woodlot.agent.v1.Agent.PlayChanges:output_type -> woodlot.agent.v1.PlayChangesResponse
+	32, // 52: woodlot.agent.v1.Agent.Shutdown:output_type -> woodlot.agent.v1.ShutdownResponse
+	34, // 53: woodlot.agent.v1.Files.StatPath:output_type -> woodlot.agent.v1.StatPathResponse
+	36, // 54: woodlot.agent.v1.Files.ReadArchive:output_type -> woodlot.agent.v1.ArchivePiece
+	38, // 55: woodlot.agent.v1.Files.WriteArchive:output_type -> woodlot.agent.v1.WriteArchiveResponse
+	36, // 56: woodlot.agent.v1.Files.Export:output_type -> woodlot.agent.v1.ArchivePiece
+	41, // 57: woodlot.agent.v1.Files.Diff:output_type -> woodlot.agent.v1.DiffResponse
+	41, // [41:58] is the sub-list for method output_type
+	24, // [24:41] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_agent_v1_agent_proto_init() }
@@ -2765,15 +3428,19 @@ func file_agent_v1_agent_proto_init() {
 		(*ConnectionResponse_Data)(nil),
 		(*ConnectionResponse_End_)(nil),
 	}
+	file_agent_v1_agent_proto_msgTypes[35].OneofWrappers = []any{
+		(*WriteArchiveRequest_Open_)(nil),
+		(*WriteArchiveRequest_Data)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_v1_agent_proto_rawDesc), len(file_agent_v1_agent_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   40,
+			NumEnums:      2,
+			NumMessages:   51,
 			NumExtensions: 0,
-			NumServices:   1,
+			NumServices:   2,
 		},
 		GoTypes:           file_agent_v1_agent_proto_goTypes,
 		DependencyIndexes: file_agent_v1_agent_proto_depIdxs,

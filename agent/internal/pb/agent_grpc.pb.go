@@ -579,3 +579,288 @@ var Agent_ServiceDesc = grpc.ServiceDesc{
 	},
 	Metadata: "agent/v1/agent.proto",
 }
+
+const (
+	Files_StatPath_FullMethodName     = "/woodlot.agent.v1.Files/StatPath"
+	Files_ReadArchive_FullMethodName  = "/woodlot.agent.v1.Files/ReadArchive"
+	Files_WriteArchive_FullMethodName = "/woodlot.agent.v1.Files/WriteArchive"
+	Files_Export_FullMethodName       = "/woodlot.agent.v1.Files/Export"
+	Files_Diff_FullMethodName         = "/woodlot.agent.v1.Files/Diff"
+)
+
+// FilesClient is the client API for Files service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// The container's files, as its processes see them: with what is mounted, and every path resolved inside its root. They
+// can be had as soon as CreateContainer has answered, whether a process runs or not. A supervisor relays these calls to
+// its clients as they are.
+//
+// NOT_FOUND: the path, or its parent, is not there. INVALID_ARGUMENT: something else than the operation needs is there.
+type FilesClient interface {
+	// What is at a path.
+	StatPath(ctx context.Context, in *StatPathRequest, opts ...grpc.CallOption) (*StatPathResponse, error)
+	// A tar (pax) of what is at a path, in pieces. Of /proc and its like only the directory comes.
+	ReadArchive(ctx context.Context, in *ReadArchiveRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ArchivePiece], error)
+	// Unpacks a tar into a directory. The first request is `open`; the end of the requests is the end of the tar. A file
+	// or link takes the place of another, a directory joins one that is there and leaves its attributes alone; neither
+	// takes the place of the other. When the stream breaks, what was unpacked so far stays.
+	WriteArchive(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[WriteArchiveRequest, WriteArchiveResponse], error)
+	// A tar of the root filesystem without what is mounted in it. The container's processes stand still until the stream
+	// ends or breaks.
+	Export(ctx context.Context, in *ExportRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ArchivePiece], error)
+	// How the root filesystem differs from the image, by path.
+	Diff(ctx context.Context, in *DiffRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DiffResponse], error)
+}
+
+type filesClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewFilesClient(cc grpc.ClientConnInterface) FilesClient {
+	return &filesClient{cc}
+}
+
+func (c *filesClient) StatPath(ctx context.Context, in *StatPathRequest, opts ...grpc.CallOption) (*StatPathResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StatPathResponse)
+	err := c.cc.Invoke(ctx, Files_StatPath_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *filesClient) ReadArchive(ctx context.Context, in *ReadArchiveRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ArchivePiece], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Files_ServiceDesc.Streams[0], Files_ReadArchive_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ReadArchiveRequest, ArchivePiece]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Files_ReadArchiveClient = grpc.ServerStreamingClient[ArchivePiece]
+
+func (c *filesClient) WriteArchive(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[WriteArchiveRequest, WriteArchiveResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Files_ServiceDesc.Streams[1], Files_WriteArchive_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WriteArchiveRequest, WriteArchiveResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Files_WriteArchiveClient = grpc.ClientStreamingClient[WriteArchiveRequest, WriteArchiveResponse]
+
+func (c *filesClient) Export(ctx context.Context, in *ExportRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ArchivePiece], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Files_ServiceDesc.Streams[2], Files_Export_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ExportRequest, ArchivePiece]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Files_ExportClient = grpc.ServerStreamingClient[ArchivePiece]
+
+func (c *filesClient) Diff(ctx context.Context, in *DiffRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DiffResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Files_ServiceDesc.Streams[3], Files_Diff_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[DiffRequest, DiffResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Files_DiffClient = grpc.ServerStreamingClient[DiffResponse]
+
+// FilesServer is the server API for Files service.
+// All implementations must embed UnimplementedFilesServer
+// for forward compatibility.
+//
+// The container's files, as its processes see them: with what is mounted, and every path resolved inside its root. They
+// can be had as soon as CreateContainer has answered, whether a process runs or not. A supervisor relays these calls to
+// its clients as they are.
+//
+// NOT_FOUND: the path, or its parent, is not there. INVALID_ARGUMENT: something else than the operation needs is there.
+type FilesServer interface {
+	// What is at a path.
+	StatPath(context.Context, *StatPathRequest) (*StatPathResponse, error)
+	// A tar (pax) of what is at a path, in pieces. Of /proc and its like only the directory comes.
+	ReadArchive(*ReadArchiveRequest, grpc.ServerStreamingServer[ArchivePiece]) error
+	// Unpacks a tar into a directory. The first request is `open`; the end of the requests is the end of the tar. A file
+	// or link takes the place of another, a directory joins one that is there and leaves its attributes alone; neither
+	// takes the place of the other. When the stream breaks, what was unpacked so far stays.
+	WriteArchive(grpc.ClientStreamingServer[WriteArchiveRequest, WriteArchiveResponse]) error
+	// A tar of the root filesystem without what is mounted in it. The container's processes stand still until the stream
+	// ends or breaks.
+	Export(*ExportRequest, grpc.ServerStreamingServer[ArchivePiece]) error
+	// How the root filesystem differs from the image, by path.
+	Diff(*DiffRequest, grpc.ServerStreamingServer[DiffResponse]) error
+	mustEmbedUnimplementedFilesServer()
+}
+
+// UnimplementedFilesServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedFilesServer struct{}
+
+func (UnimplementedFilesServer) StatPath(context.Context, *StatPathRequest) (*StatPathResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method StatPath not implemented")
+}
+func (UnimplementedFilesServer) ReadArchive(*ReadArchiveRequest, grpc.ServerStreamingServer[ArchivePiece]) error {
+	return status.Errorf(codes.Unimplemented, "method ReadArchive not implemented")
+}
+func (UnimplementedFilesServer) WriteArchive(grpc.ClientStreamingServer[WriteArchiveRequest, WriteArchiveResponse]) error {
+	return status.Errorf(codes.Unimplemented, "method WriteArchive not implemented")
+}
+func (UnimplementedFilesServer) Export(*ExportRequest, grpc.ServerStreamingServer[ArchivePiece]) error {
+	return status.Errorf(codes.Unimplemented, "method Export not implemented")
+}
+func (UnimplementedFilesServer) Diff(*DiffRequest, grpc.ServerStreamingServer[DiffResponse]) error {
+	return status.Errorf(codes.Unimplemented, "method Diff not implemented")
+}
+func (UnimplementedFilesServer) mustEmbedUnimplementedFilesServer() {}
+func (UnimplementedFilesServer) testEmbeddedByValue()               {}
+
+// UnsafeFilesServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to FilesServer will
+// result in compilation errors.
+type UnsafeFilesServer interface {
+	mustEmbedUnimplementedFilesServer()
+}
+
+func RegisterFilesServer(s grpc.ServiceRegistrar, srv FilesServer) {
+	// If the following call pancis, it indicates UnimplementedFilesServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Files_ServiceDesc, srv)
+}
+
+func _Files_StatPath_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StatPathRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FilesServer).StatPath(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Files_StatPath_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FilesServer).StatPath(ctx, req.(*StatPathRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Files_ReadArchive_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ReadArchiveRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(FilesServer).ReadArchive(m, &grpc.GenericServerStream[ReadArchiveRequest, ArchivePiece]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Files_ReadArchiveServer = grpc.ServerStreamingServer[ArchivePiece]
+
+func _Files_WriteArchive_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(FilesServer).WriteArchive(&grpc.GenericServerStream[WriteArchiveRequest, WriteArchiveResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Files_WriteArchiveServer = grpc.ClientStreamingServer[WriteArchiveRequest, WriteArchiveResponse]
+
+func _Files_Export_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ExportRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(FilesServer).Export(m, &grpc.GenericServerStream[ExportRequest, ArchivePiece]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Files_ExportServer = grpc.ServerStreamingServer[ArchivePiece]
+
+func _Files_Diff_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(DiffRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(FilesServer).Diff(m, &grpc.GenericServerStream[DiffRequest, DiffResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Files_DiffServer = grpc.ServerStreamingServer[DiffResponse]
+
+// Files_ServiceDesc is the grpc.ServiceDesc for Files service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Files_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "woodlot.agent.v1.Files",
+	HandlerType: (*FilesServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "StatPath",
+			Handler:    _Files_StatPath_Handler,
+		},
+	},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "ReadArchive",
+			Handler:       _Files_ReadArchive_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "WriteArchive",
+			Handler:       _Files_WriteArchive_Handler,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Export",
+			Handler:       _Files_Export_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Diff",
+			Handler:       _Files_Diff_Handler,
+			ServerStreams: true,
+		},
+	},
+	Metadata: "agent/v1/agent.proto",
+}

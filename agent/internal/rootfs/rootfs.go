@@ -19,8 +19,8 @@ const freeBound = 2 * time.Second
 
 // Mounted is a root filesystem in place.
 type Mounted struct {
-	// Path is where it is mounted.
-	Path string
+	// Path is where it is mounted; Image and Upper are the directories it is made of, below and above.
+	Path, Image, Upper string
 	// undo holds mount points, the last mounted last.
 	undo []string
 	// disks are the block devices below.
@@ -37,6 +37,7 @@ func Mount(ctx context.Context, dir, imageSerial, upperSerial string) (_ *Mounte
 		}
 	}()
 	image, upper := filepath.Join(dir, "image"), filepath.Join(dir, "upper")
+	m.Image, m.Upper = image, filepath.Join(upper, "upper")
 	if imageSerial == "" {
 		return nil, fail.New(fail.InvalidArgument, "rootfs.image_serial is empty")
 	}
@@ -57,7 +58,7 @@ func Mount(ctx context.Context, dir, imageSerial, upperSerial string) (_ *Mounte
 		}
 	}
 	// The upper directory's attributes are those of the container's "/": they start as the image's.
-	if err := copyAttributes(image, filepath.Join(upper, "upper")); err != nil {
+	if err := copyAttributes(image, m.Upper); err != nil {
 		return nil, err
 	}
 	options := fmt.Sprintf("lowerdir=%s,upperdir=%s/upper,workdir=%s/work,index=off,metacopy=off,redirect_dir=off,xino=off",

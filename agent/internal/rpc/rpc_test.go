@@ -49,6 +49,10 @@ func (f *fakeContainer) Accept(_ context.Context, name string) (*net.UnixConn, e
 	return f.accept(name)
 }
 
+func (f *fakeContainer) Access(context.Context) (*container.Access, error) {
+	return nil, fail.New(fail.FailedPrecondition, "there is no container")
+}
+
 func (f *fakeContainer) Shutdown(context.Context) error { return errors.New("stuck") }
 
 func client(t *testing.T, f *fakeContainer, shutDown func()) pb.AgentClient {

@@ -31,7 +31,7 @@ const (
 	bufferBytes     = 64 << 10
 )
 
-var features = []string{"exec", "tty", "init", "seccomp", "vsock", "virtio-serial", "sockets"}
+var features = []string{"exec", "tty", "init", "seccomp", "vsock", "virtio-serial", "sockets", "files"}
 
 // Container is what the server needs of a container.Manager.
 type Container interface {
@@ -42,6 +42,7 @@ type Container interface {
 	Connect(path string) (*net.UnixConn, error)
 	Accept(ctx context.Context, socket string) (*net.UnixConn, error)
 	Play(source string, changes []change.Change) error
+	Access(ctx context.Context) (*container.Access, error)
 	Shutdown(ctx context.Context) error
 }
 
@@ -59,14 +60,18 @@ var _ Container = (*container.Manager)(nil)
 
 type server struct {
 	pb.UnimplementedAgentServer
+	pb.UnimplementedFilesServer
 	Options
 
 	processes processes
 }
 
-var _ pb.AgentServer = (*server)(nil)
+var (
+	_ pb.AgentServer = (*server)(nil)
+	_ pb.FilesServer = (*server)(nil)
+)
 
-// New gives a gRPC server with the agent's service.
+// New gives a gRPC server with the agent's services.
 func New(o Options) *grpc.Server {
 	s := grpc.NewServer(
 		grpc.MaxRecvMsgSize(maxMessageBytes),
@@ -78,7 +83,9 @@ func New(o Options) *grpc.Server {
 		// The host may ask for signs of life as often as it likes; we ask for none.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Millisecond, PermitWithoutStream: true}),
 	)
-	pb.RegisterAgentServer(s, &server{Options: o})
+	both := &server{Options: o}
+	pb.RegisterAgentServer(s, both)
+	pb.RegisterFilesServer(s, both)
 	return s
 }
 

@@ -375,3 +375,83 @@ class ShutdownRequest(_message.Message):
 class ShutdownResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class StatPathRequest(_message.Message):
+    __slots__ = ("path", "follow")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    path: bytes
+    follow: bool
+    def __init__(self, path: _Optional[bytes] = ..., follow: bool = ...) -> None: ...
+
+class StatPathResponse(_message.Message):
+    __slots__ = ("path", "exists", "mode", "size")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    EXISTS_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    path: bytes
+    exists: bool
+    mode: int
+    size: int
+    def __init__(self, path: _Optional[bytes] = ..., exists: bool = ..., mode: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
+
+class ReadArchiveRequest(_message.Message):
+    __slots__ = ("path", "name")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    path: bytes
+    name: bytes
+    def __init__(self, path: _Optional[bytes] = ..., name: _Optional[bytes] = ...) -> None: ...
+
+class ArchivePiece(_message.Message):
+    __slots__ = ("data",)
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+
+class WriteArchiveRequest(_message.Message):
+    __slots__ = ("open", "data")
+    class Open(_message.Message):
+        __slots__ = ("path",)
+        PATH_FIELD_NUMBER: _ClassVar[int]
+        path: bytes
+        def __init__(self, path: _Optional[bytes] = ...) -> None: ...
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    open: WriteArchiveRequest.Open
+    data: bytes
+    def __init__(self, open: _Optional[_Union[WriteArchiveRequest.Open, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class WriteArchiveResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ExportRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DiffRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DiffResponse(_message.Message):
+    __slots__ = ("changes",)
+    class Change(_message.Message):
+        __slots__ = ("kind", "path")
+        class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+            __slots__ = ()
+            MODIFIED: _ClassVar[DiffResponse.Change.Kind]
+            ADDED: _ClassVar[DiffResponse.Change.Kind]
+            DELETED: _ClassVar[DiffResponse.Change.Kind]
+        MODIFIED: DiffResponse.Change.Kind
+        ADDED: DiffResponse.Change.Kind
+        DELETED: DiffResponse.Change.Kind
+        KIND_FIELD_NUMBER: _ClassVar[int]
+        PATH_FIELD_NUMBER: _ClassVar[int]
+        kind: DiffResponse.Change.Kind
+        path: bytes
+        def __init__(self, kind: _Optional[_Union[DiffResponse.Change.Kind, str]] = ..., path: _Optional[bytes] = ...) -> None: ...
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    changes: _containers.RepeatedCompositeFieldContainer[DiffResponse.Change]
+    def __init__(self, changes: _Optional[_Iterable[_Union[DiffResponse.Change, _Mapping]]] = ...) -> None: ...

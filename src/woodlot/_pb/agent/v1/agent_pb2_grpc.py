@@ -593,3 +593,270 @@ class Agent(object):
             timeout,
             metadata,
             _registered_method=True)
+
+
+class FilesStub(object):
+    """The container's files, as its processes see them: with what is mounted, and every path resolved inside its root. They
+    can be had as soon as CreateContainer has answered, whether a process runs or not. A supervisor relays these calls to
+    its clients as they are.
+
+    NOT_FOUND: the path, or its parent, is not there. INVALID_ARGUMENT: something else than the operation needs is there.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.StatPath = channel.unary_unary(
+                '/woodlot.agent.v1.Files/StatPath',
+                request_serializer=agent_dot_v1_dot_agent__pb2.StatPathRequest.SerializeToString,
+                response_deserializer=agent_dot_v1_dot_agent__pb2.StatPathResponse.FromString,
+                _registered_method=True)
+        self.ReadArchive = channel.unary_stream(
+                '/woodlot.agent.v1.Files/ReadArchive',
+                request_serializer=agent_dot_v1_dot_agent__pb2.ReadArchiveRequest.SerializeToString,
+                response_deserializer=agent_dot_v1_dot_agent__pb2.ArchivePiece.FromString,
+                _registered_method=True)
+        self.WriteArchive = channel.stream_unary(
+                '/woodlot.agent.v1.Files/WriteArchive',
+                request_serializer=agent_dot_v1_dot_agent__pb2.WriteArchiveRequest.SerializeToString,
+                response_deserializer=agent_dot_v1_dot_agent__pb2.WriteArchiveResponse.FromString,
+                _registered_method=True)
+        self.Export = channel.unary_stream(
+                '/woodlot.agent.v1.Files/Export',
+                request_serializer=agent_dot_v1_dot_agent__pb2.ExportRequest.SerializeToString,
+                response_deserializer=agent_dot_v1_dot_agent__pb2.ArchivePiece.FromString,
+                _registered_method=True)
+        self.Diff = channel.unary_stream(
+                '/woodlot.agent.v1.Files/Diff',
+                request_serializer=agent_dot_v1_dot_agent__pb2.DiffRequest.SerializeToString,
+                response_deserializer=agent_dot_v1_dot_agent__pb2.DiffResponse.FromString,
+                _registered_method=True)
+
+
+class FilesServicer(object):
+    """The container's files, as its processes see them: with what is mounted, and every path resolved inside its root. They
+    can be had as soon as CreateContainer has answered, whether a process runs or not. A supervisor relays these calls to
+    its clients as they are.
+
+    NOT_FOUND: the path, or its parent, is not there. INVALID_ARGUMENT: something else than the operation needs is there.
+    """
+
+    def StatPath(self, request, context):
+        """What is at a path.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadArchive(self, request, context):
+        """A tar (pax) of what is at a path, in pieces. Of /proc and its like only the directory comes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WriteArchive(self, request_iterator, context):
+        """Unpacks a tar into a directory. The first request is `open`; the end of the requests is the end of the tar. A file
+        or link takes the place of another, a directory joins one that is there and leaves its attributes alone; neither
+        takes the place of the other. When the stream breaks, what was unpacked so far stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Export(self, request, context):
+        """A tar of the root filesystem without what is mounted in it. The container's processes stand still until the stream
+        ends or breaks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Diff(self, request, context):
+        """How the root filesystem differs from the image, by path.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_FilesServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'StatPath': grpc.unary_unary_rpc_method_handler(
+                    servicer.StatPath,
+                    request_deserializer=agent_dot_v1_dot_agent__pb2.StatPathRequest.FromString,
+                    response_serializer=agent_dot_v1_dot_agent__pb2.StatPathResponse.SerializeToString,
+            ),
+            'ReadArchive': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadArchive,
+                    request_deserializer=agent_dot_v1_dot_agent__pb2.ReadArchiveRequest.FromString,
+                    response_serializer=agent_dot_v1_dot_agent__pb2.ArchivePiece.SerializeToString,
+            ),
+            'WriteArchive': grpc.stream_unary_rpc_method_handler(
+                    servicer.WriteArchive,
+                    request_deserializer=agent_dot_v1_dot_agent__pb2.WriteArchiveRequest.FromString,
+                    response_serializer=agent_dot_v1_dot_agent__pb2.WriteArchiveResponse.SerializeToString,
+            ),
+            'Export': grpc.unary_stream_rpc_method_handler(
+                    servicer.Export,
+                    request_deserializer=agent_dot_v1_dot_agent__pb2.ExportRequest.FromString,
+                    response_serializer=agent_dot_v1_dot_agent__pb2.ArchivePiece.SerializeToString,
+            ),
+            'Diff': grpc.unary_stream_rpc_method_handler(
+                    servicer.Diff,
+                    request_deserializer=agent_dot_v1_dot_agent__pb2.DiffRequest.FromString,
+                    response_serializer=agent_dot_v1_dot_agent__pb2.DiffResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'woodlot.agent.v1.Files', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('woodlot.agent.v1.Files', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Files(object):
+    """The container's files, as its processes see them: with what is mounted, and every path resolved inside its root. They
+    can be had as soon as CreateContainer has answered, whether a process runs or not. A supervisor relays these calls to
+    its clients as they are.
+
+    NOT_FOUND: the path, or its parent, is not there. INVALID_ARGUMENT: something else than the operation needs is there.
+    """
+
+    @staticmethod
+    def StatPath(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/woodlot.agent.v1.Files/StatPath',
+            agent_dot_v1_dot_agent__pb2.StatPathRequest.SerializeToString,
+            agent_dot_v1_dot_agent__pb2.StatPathResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadArchive(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/woodlot.agent.v1.Files/ReadArchive',
+            agent_dot_v1_dot_agent__pb2.ReadArchiveRequest.SerializeToString,
+            agent_dot_v1_dot_agent__pb2.ArchivePiece.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteArchive(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/woodlot.agent.v1.Files/WriteArchive',
+            agent_dot_v1_dot_agent__pb2.WriteArchiveRequest.SerializeToString,
+            agent_dot_v1_dot_agent__pb2.WriteArchiveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Export(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/woodlot.agent.v1.Files/Export',
+            agent_dot_v1_dot_agent__pb2.ExportRequest.SerializeToString,
+            agent_dot_v1_dot_agent__pb2.ArchivePiece.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Diff(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/woodlot.agent.v1.Files/Diff',
+            agent_dot_v1_dot_agent__pb2.DiffRequest.SerializeToString,
+            agent_dot_v1_dot_agent__pb2.DiffResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

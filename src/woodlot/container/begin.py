@@ -1,8 +1,9 @@
 """From what is asked for to a supervisor that answers: the steps that the command and the SDK share."""
 
+import asyncio
 import contextlib
 import socket
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,6 +111,27 @@ def begun_again(store: Store, container: Container, plan: MachinePlan) -> Genera
     with launch(store.paths, container.spec.id, plan, lock) as lifeline:
         wait_ready(lifeline)
         yield
+
+
+@contextlib.asynccontextmanager
+async def visited(store: Store, container: Container) -> AsyncGenerator[None]:
+    """A VM for the files of a stopped container, for the block; nobody can start or remove it meanwhile.
+
+    Raises:
+        WoodlotError: It is not stopped any more, or has no VM.
+    """
+    plan = await plan_again(store.paths, container.spec)
+    lock = lifecycle.keep_stopped(store, container)
+    store.close()
+    with launch(store.paths, container.spec.id, plan, lock, visit=True) as lifeline:
+        try:
+            await asyncio.to_thread(wait_ready, lifeline)
+            yield
+        finally:
+            # Also for the thread that waits, if we are cancelled.
+            with contextlib.suppress(OSError):
+                lifeline.shutdown(socket.SHUT_RDWR)
+            await lifecycle.until_ended(store.paths, container.spec.id)
 
 
 def forget(store: Store, spec: ContainerSpec) -> None:

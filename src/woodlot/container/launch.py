@@ -16,7 +16,9 @@ from woodlot.paths import Paths
 from woodlot.vmm.base import Accelerator, Arch
 
 
-def launch(paths: Paths, container_id: str, plan: MachinePlan, lock: int) -> socket.socket:
+def launch(
+    paths: Paths, container_id: str, plan: MachinePlan, lock: int, *, visit: bool = False
+) -> socket.socket:
     """Start the supervisor.
 
     Args:
@@ -24,6 +26,7 @@ def launch(paths: Paths, container_id: str, plan: MachinePlan, lock: int) -> soc
         container_id: A container from `lifecycle.reserve`.
         plan: What its VM is started with.
         lock: The descriptor `reserve` gave; closed here, and held by the supervisor from now on.
+        visit: Only for the container's files, until the lifeline is closed.
 
     Returns:
         The launcher's end of the lifeline; closing it before the process is started abandons the container.
@@ -32,16 +35,22 @@ def launch(paths: Paths, container_id: str, plan: MachinePlan, lock: int) -> soc
     # A fork costs a tenth of a fresh interpreter, but carries over only the thread that calls it, so it is for the
     # command; a program that uses the library, and may have threads or gRPC under way, gets a fresh one.
     if threading.active_count() == 1 and "grpc" not in sys.modules:
-        _fork(paths, container_id, plan, lock, theirs)
+        _fork(paths, container_id, plan, lock, theirs, visit=visit)
     else:
-        _spawn(paths, container_id, plan, lock, theirs)
+        _spawn(paths, container_id, plan, lock, theirs, visit=visit)
     theirs.close()
     os.close(lock)
     return ours
 
 
 def _fork(
-    paths: Paths, container_id: str, plan: MachinePlan, lock: int, lifeline: socket.socket
+    paths: Paths,
+    container_id: str,
+    plan: MachinePlan,
+    lock: int,
+    lifeline: socket.socket,
+    *,
+    visit: bool,
 ) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
@@ -54,7 +63,7 @@ def _fork(
         os.setsid()
         # A second fork: the supervisor is nobody's child, so nobody has to reap it.
         if os.fork() == 0:
-            _become_supervisor(paths, container_id, plan, lock, lifeline)
+            _become_supervisor(paths, container_id, plan, lock, lifeline, visit=visit)
         status = 0
     finally:
         # Never back into the caller's code, whatever happened.
@@ -62,7 +71,13 @@ def _fork(
 
 
 def _become_supervisor(
-    paths: Paths, container_id: str, plan: MachinePlan, lock: int, lifeline: socket.socket
+    paths: Paths,
+    container_id: str,
+    plan: MachinePlan,
+    lock: int,
+    lifeline: socket.socket,
+    *,
+    visit: bool,
 ) -> None:
     _detach(paths.container(container_id) / "supervisor.log", {lock, lifeline.fileno()})
     # What we fork only executes another program. gRPC's handlers for a fork look for its threads in the child, which
@@ -73,7 +88,7 @@ def _become_supervisor(
     try:
         from woodlot.container.supervisor import supervise
 
-        supervise(paths, container_id, plan, Lifeline(lifeline))
+        supervise(paths, container_id, plan, Lifeline(lifeline), visit=visit)
     except BaseException:
         # There is nobody above to see it, only the log.
         traceback.print_exc()
@@ -96,7 +111,13 @@ def _detach(log_path: Path, keep: set[int]) -> None:
 
 
 def _spawn(
-    paths: Paths, container_id: str, plan: MachinePlan, lock: int, lifeline: socket.socket
+    paths: Paths,
+    container_id: str,
+    plan: MachinePlan,
+    lock: int,
+    lifeline: socket.socket,
+    *,
+    visit: bool,
 ) -> None:
     fields = json.dumps(
         {
@@ -106,6 +127,7 @@ def _spawn(
             "lock": lock,
             "lifeline": lifeline.fileno(),
             "plan": asdict(plan),
+            "visit": visit,
         },
         default=str,
     )
@@ -142,6 +164,7 @@ def main() -> None:
         ),
         fields["lock"],
         socket.socket(fileno=fields["lifeline"]),
+        visit=fields["visit"],
     )
 
 

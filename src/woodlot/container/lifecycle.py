@@ -90,18 +90,42 @@ def reopen(store: Store, container: Container) -> int:
     Raises:
         StateError: It is not stopped any more.
     """
+    lock = keep_stopped(store, container)
+    try:
+        store.containers.update_state(container.spec.id, state.to_json(state.Starting()))
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def keep_stopped(store: Store, container: Container) -> int:
+    """See that nobody starts or removes a stopped container, without a trace in its record.
+
+    Returns:
+        A descriptor that holds the container's lock; it goes to the supervisor.
+
+    Raises:
+        StateError: It is not stopped any more, or somebody else sees to that already.
+    """
     path = store.paths.container(container.spec.id) / "lock"
     with contextlib.ExitStack() as undo:
         lock = open_lock(path)
         undo.callback(os.close, lock)
         if not (try_flock(lock) and _is_at(lock, path)):
-            raise StateError(f"container {container.spec.name} is being started or removed")
+            raise _busy(container)
         if not isinstance(find(store, container.spec.id).state, state.Stopped):
             raise StateError(f"container {container.spec.name} has been started meanwhile")
         os.set_inheritable(lock, True)  # noqa: FBT003
-        store.containers.update_state(container.spec.id, state.to_json(state.Starting()))
         undo.pop_all()
     return lock
+
+
+def _busy(container: Container) -> StateError:
+    return StateError(
+        f"container {container.spec.name} is being started or removed, or its files are being copied",
+        hint="try again when that is done",
+    )
 
 
 def _lock_unrecorded(path: Path) -> int:
@@ -169,6 +193,8 @@ def delete(store: Store, container: Container) -> None:
     lock = open_lock(directory / "lock") if directory.is_dir() else None
     try:
         if lock is not None and not try_flock(lock):
+            if not container.is_live:
+                raise _busy(container)
             raise StateError(
                 f"container {container.spec.name} is running",
                 hint="stop it first, or delete it with --force",

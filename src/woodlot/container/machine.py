@@ -48,12 +48,21 @@ _RESTORED_ANSWER_S = 20.0
 class Machine:
     """The machine of one container; `start` comes first."""
 
-    def __init__(self, paths: Paths, store: Store, spec: ContainerSpec, plan: MachinePlan) -> None:
+    def __init__(
+        self,
+        paths: Paths,
+        store: Store,
+        spec: ContainerSpec,
+        plan: MachinePlan,
+        *,
+        console_log: Path | None = None,
+    ) -> None:
         self._paths = paths
         self._store = store
         self._spec = spec
         self._plan = plan
         self._directory = paths.container(spec.id)
+        self._console_log = console_log or self._directory / "console.log"
         self._template: Template | None = None
         self._answer: Hello | None = None
         self._reset()
@@ -140,7 +149,7 @@ class Machine:
         self.sharing.handed_over()
         agent = await stack.enter_async_context(Agent(vm.control_target))
         if self._template is not None:
-            shutil.copyfile(self._template.console_log, self._directory / "console.log")
+            shutil.copyfile(self._template.console_log, self._console_log)
             await self.hello(agent)
         return vm, agent
 
@@ -175,7 +184,7 @@ class Machine:
             networks=self.links.devices,
             balloon=plan.returns_memory,
             control_socket=sockets / "a.sock",
-            console_log=self._directory / "console.log",
+            console_log=self._console_log,
             vmm_log=self._directory / "vmm.log",
         )
 

@@ -6,6 +6,9 @@ It lives from `container run` until the container has ended, and answers clients
     mount root filesystem → (a client asks) start the process → carry output → process ends → shut the guest down →
     end the VM → write the record → answer the clients → leave
 
+For the files of a container that is stopped it lives, too, as a visit: without network and process, until its launcher
+leaves; the record says "stopped" all the while, and stays as it is.
+
 The container's lock is held throughout, so "does its supervisor live?" is a question to the kernel. Killing it with
 SIGKILL takes the VM with it (parent-death signal); the next command finds the lock free and mends the record.
 """
@@ -68,21 +71,32 @@ class Supervisor:
     """One container's life; made and run by `supervise`."""
 
     def __init__(
-        self, paths: Paths, store: Store, spec: ContainerSpec, plan: MachinePlan, lifeline: Lifeline
+        self,
+        paths: Paths,
+        store: Store,
+        spec: ContainerSpec,
+        plan: MachinePlan,
+        lifeline: Lifeline,
+        *,
+        visit: bool = False,
     ) -> None:
         from woodlot.container.logs import LogWriter
+        from woodlot.container.file_calls import FileCalls
         from woodlot.container.session import Session
 
         self._paths = paths
         self._store = store
-        self._spec = spec
+        self._spec = _without_world(spec) if visit else spec
         self._plan = plan
         self._lifeline = lifeline
         self._directory = paths.container(spec.id)
-        self._machine = Machine(paths, store, spec, plan)
+        self._visit = visit
+        # A visit's is not the last start's, which its user may want to read.
+        self._console = self._directory / ("visit.log" if visit else "console.log")
+        self._machine = Machine(paths, store, self._spec, plan, console_log=self._console)
         self._network_lost = ""
         # Those of the client that starts it: a fork or `launch` hands its variables on.
-        self._relays = Relays(paths, spec, os.environ)
+        self._relays = Relays(paths, self._spec, os.environ)
         self.session: Session = Session(
             LogWriter(self._directory / "stdio.log", max_bytes=settings.get_int("log.max_size"))
         )
@@ -91,7 +105,9 @@ class Supervisor:
         self._started: asyncio.Future[None] = loop.create_future()
         self._ended: asyncio.Future[End] = loop.create_future()
         self._process_over = asyncio.Event()
+        self._visit_over = asyncio.Event()
         self._abandoned = asyncio.Event()
+        self.file_calls: FileCalls = FileCalls()
         self._owned = False
         self._answered = False
         self._started_at = 0.0
@@ -138,6 +154,11 @@ class Supervisor:
         Raises:
             WoodlotError: Why it could not be started.
         """
+        if self._visit:
+            raise StateError(
+                f"files of container {self._spec.name} are being copied",
+                hint="start it when that is done",
+            )
         self._owned = self._owned or owned
         if not self._wanted.done():
             self._wanted.set_result((rows, columns))
@@ -201,6 +222,8 @@ class Supervisor:
 
     async def stop(self, *, signal_number: int = 0, grace_s: float = STOP_GRACE_S) -> "End":
         """Signal, wait, SIGKILL, and the plug at last; return when the VM is gone."""
+        # Its processes stand still meanwhile, and would not see the signal.
+        self.file_calls.cancel("Export", StateError(f"container {self._spec.name} is being stopped"))
         number = signal_number or options.parse_signal(self._spec.stop_signal)
         if self._process is None:
             self._abandoned.set()
@@ -245,6 +268,7 @@ class Supervisor:
                 explained = self._explain(error)
                 end = End(code=exit_code(explained), reason=explained.message)
                 self._refuse(explained)
+            self.file_calls.close(self._over())
             await self.session.finish()
             self._process_over.set()
             if self._vm is not None:
@@ -275,6 +299,10 @@ class Supervisor:
             self._started.set_exception(error)
             self._started.exception()  # retrieved: nobody may be waiting
         self._lifeline.fail(error)
+        self.file_calls.close(error)
+
+    def _over(self) -> StateError:
+        return StateError(f"container {self._spec.name} has ended")
 
     @asynccontextmanager
     async def _serve(self) -> AsyncGenerator[None]:
@@ -285,10 +313,11 @@ class Supervisor:
 
         # Any: the generated code carries no types.
         register: Any = cast("Any", supervisor_pb2_grpc).add_SupervisorServicer_to_server
-        server: grpc.aio.Server = cast("Any", grpc.aio).server(
+        server: Any = cast("Any", grpc.aio).server(
             options=[("grpc.max_receive_message_length", 1 * MIB)]
         )
         register(Service(self), server)
+        server.add_generic_rpc_handlers((self.file_calls.handler(),))
         server.add_insecure_port(f"unix:{self._paths.sockets(self._spec.id) / 's.sock'}")
         await server.start()
         try:
@@ -342,7 +371,7 @@ class Supervisor:
         if self._process is None:
             raise VmmError(
                 f"container {self._spec.name}: {reason}",
-                details=last_words(self._directory / "console.log"),
+                details=last_words(self._console),
                 hint=f"a kernel that cannot run the agent does this; {_BOOT_HINT}",
             )
         return End(code=state.KILLED_EXIT_CODE, reason=self._machine.sharing.lost() or reason)
@@ -369,6 +398,9 @@ class Supervisor:
             await self._prepare(agent)
             self._agent = agent
             await stack.enter_async_context(self._machine.sharing.watch(agent, vm.kill))
+            self.file_calls.open(agent)
+            if self._visit:
+                return await self._be_visited(agent)
             await stack.enter_async_context(self._relays.carry(agent, self._started))
             rows, columns = await self._wanted
             async with agent.run(self._process_request(rows, columns), first=True) as process:
@@ -382,6 +414,7 @@ class Supervisor:
                     raise
             self._process_over.set()
             log.info("process ended with %d", exited.code)
+            self.file_calls.close(self._over())
             await self.session.finish()
             # What is thrown away need not be whole; what outlives the container must be.
             if not self._spec.remove or self._spec.mounts:
@@ -390,6 +423,15 @@ class Supervisor:
                 except GuestError as error:
                     log.warning("the guest was not shut down in order: %s", error.message)
             return replace(end_of(exited), reason=self._lost_writes())
+
+    async def _be_visited(self, agent: "Agent") -> "End":
+        """Let clients have the files until the launcher leaves; then all that was written reaches the disks."""
+        from woodlot.container.session import End
+
+        await self._visit_over.wait()
+        self.file_calls.close(self._over())
+        await agent.shutdown(timeout_s=_SHUTDOWN_TIMEOUT_S)
+        return End(code=0)
 
     def _lost_writes(self) -> str:
         """Said beside the process's own status: inside the guest it was an error that does not tell the cause."""
@@ -401,7 +443,7 @@ class Supervisor:
         try:
             hello = await self._machine.hello(agent)
         except GuestError as error:
-            error.details = last_words(self._directory / "console.log")
+            error.details = last_words(self._console)
             error.hint = error.hint or f"raise vm.boot_timeout if this host is slow; {_BOOT_HINT}"
             raise
         self._answered = True
@@ -414,7 +456,7 @@ class Supervisor:
             )
             await self._machine.sharing.filled()
         except GuestError as error:
-            error.details = last_words(self._directory / "console.log")
+            error.details = last_words(self._console)
             if f'disk "{IMAGE_SERIAL}"' in error.message:
                 # Pulling alone would not look at a file that is there; a file that is missing is made again.
                 error.hint = (
@@ -431,13 +473,17 @@ class Supervisor:
         self._write_running()
 
     def _launcher_left(self) -> None:
-        if not self._started.done():
+        if self._visit and self._agent is not None:
+            self._visit_over.set()
+        elif not self._started.done():
             log.info("the launcher left before the process was started")
             self._abandoned.set()
         elif self._owned:
             self.owner_left()
 
     def _record(self, end: "End") -> None:
+        if self._visit:
+            return
         if self._spec.remove:
             # What a full disk leaves, the next command removes.
             with contextlib.suppress(LimitError):
@@ -520,6 +566,18 @@ class Supervisor:
         return _encode_process(self._spec.process, rows, columns)
 
 
+def _without_world(spec: ContainerSpec) -> ContainerSpec:
+    """The container with its files alone: no networks, and no sockets of the host's."""
+    return replace(
+        spec,
+        networks=(),
+        ports=(),
+        sockets=(),
+        ssh=False,
+        mounts=tuple(mount for mount in spec.mounts if mount.type != "socket"),
+    )
+
+
 def _overlay_env(*layers: Iterable[str]) -> tuple[str, ...]:
     """``NAME=value`` of all layers, each name once, the last one wins."""
     variables = {text.partition("=")[0]: text for layer in layers for text in layer}
@@ -571,8 +629,18 @@ def exit_code(error: WoodlotError) -> int:
     return 125
 
 
-def supervise(paths: Paths, container_id: str, plan: MachinePlan, lifeline: Lifeline) -> None:
-    """Be the supervisor of a container, from here to its end; the container's lock is already held."""
+def supervise(
+    paths: Paths, container_id: str, plan: MachinePlan, lifeline: Lifeline, *, visit: bool = False
+) -> None:
+    """Be the supervisor of a container, from here to its end; the container's lock is already held.
+
+    Args:
+        paths: The installation.
+        container_id: The container.
+        plan: What its VM is started with.
+        lifeline: To the launcher.
+        visit: Only for its files, until the launcher leaves; its process is not started.
+    """
     logging.basicConfig(
         # With `--debug`, the command that forked us has set a level already.
         level=min(logging.INFO, logging.root.level),
@@ -584,7 +652,7 @@ def supervise(paths: Paths, container_id: str, plan: MachinePlan, lifeline: Life
         store = Store(paths)
         record = store.containers.get(container_id)
         spec = ContainerSpec.from_json(record.spec)
-        await Supervisor(paths, store, spec, plan, lifeline).run()
+        await Supervisor(paths, store, spec, plan, lifeline, visit=visit).run()
 
     try:
         asyncio.run(main())

@@ -22,6 +22,7 @@ from woodlot.guest.connection import Connection
 log = logging.getLogger(__name__)
 
 PROTOCOL_VERSION = 1
+FILES_SERVICE = "woodlot.agent.v1.Files"
 STDIN_CHUNK_BYTES = 64 << 10
 _MAX_MESSAGE_BYTES = 4 << 20
 _MAX_TEXT = 500
@@ -239,6 +240,15 @@ class Agent:
             yield Process(self._stub, call, process_id)
         finally:
             call.cancel()
+
+    def open_raw(self, method: str) -> "grpc.aio.StreamStreamCall[bytes, bytes]":
+        """A call of the service `Files` whose messages are handed on as they are; the caller cancels it in the end."""
+        # Any: what gRPC takes for a call without types is not typed either.
+        channel: Any = self._channel
+        call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(
+            f"/{FILES_SERVICE}/{method}"
+        )()
+        return call
 
     async def abort_mount(self, index: int, *, timeout_s: float) -> None:
         """End the virtio-fs device at that position, whose server is gone: who uses it now gets an I/O error.

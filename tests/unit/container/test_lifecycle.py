@@ -57,6 +57,20 @@ def stopped(store: Store, name: str) -> lifecycle.Container:
     return lifecycle.find(store, name)
 
 
+def test_a_stopped_container_is_kept_so_without_a_trace(store: Store) -> None:
+    container = stopped(store, "web")
+    lock = lifecycle.keep_stopped(store, container)
+    try:
+        for attempt in (lifecycle.keep_stopped, lifecycle.reopen, lifecycle.delete):
+            with pytest.raises(StateError, match="files are being copied"):
+                attempt(store, container)
+        assert lifecycle.find(store, "web") == container
+    finally:
+        os.close(lock)
+    assert lifecycle.find(store, "web") == container
+    os.close(lifecycle.reopen(store, container))
+
+
 def left_of(store: Store, spec: ContainerSpec) -> list[Path]:
     paths = store.paths
     places = (paths.container(spec.id), paths.sockets(spec.id))

@@ -1,0 +1,1 @@
+"""Tars of the host's files, and tars of a guest's unpacked among them."""

@@ -10,12 +10,14 @@ import os
 import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from woodlot.container import begin, lifecycle, state
+from woodlot.container import begin, copy, lifecycle, state
 from woodlot.container.client import Attachment, Supervised
 from woodlot.container.create import Request
+from woodlot.container.files import Change, ChangeKind, Files, reach
 from woodlot.container.lifeline import wait_ready
 from woodlot.container.logs import LogReader
 from woodlot.container.session import End
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 STOP_GRACE_S = 5.0
 MAX_OUTPUT_BYTES = 16 * MIB
+MAX_CHANGES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +213,67 @@ class Container:
             return "".join(record.text for record in reader.read())
         finally:
             reader.close()
+
+    async def put(self, source: bytes | str | Path, path: str, *, archive: bool = False) -> None:
+        """Make a file or copy a tree into the container, running or not; there it is root's.
+
+        Args:
+            source: A file's content, or a `Path` of the host: a file, or a directory with all below it.
+            path: As for ``container cp``: with a `Path`, a directory that is there takes it under its own name.
+            archive: Keep the owners that files of the host have.
+
+        Raises:
+            StateError: A directory is where a file is to be, or the other way round.
+            NotFoundError: The directory that it is to be in is not there.
+        """
+        async with self._files() as files:
+            if isinstance(source, Path):
+                await copy.copy_to(files, str(source), path, copy.Manner(archive=archive))
+            else:
+                await copy.put(files, source, path)
+
+    async def get(self, path: str, *, max_bytes: int = MAX_OUTPUT_BYTES) -> bytes:
+        """The content of a file in the container, running or not.
+
+        Raises:
+            NotFoundError: It is not there.
+            LimitError: It has more than ``max_bytes``.
+        """
+        async with self._files() as files:
+            return await copy.get(files, path, max_bytes=max_bytes)
+
+    async def get_to(self, path: str, target: Path, *, archive: bool = False) -> None:
+        """Copy a file or tree of the container, running or not, to the host, where it is yours.
+
+        Nothing is written but below ``target``, whatever the container holds: no symlink is followed, and devices and
+        pipes are left out.
+
+        Args:
+            path: In the container; ``DIR/.`` is what is in the directory.
+            target: As for ``container cp``: a directory that is there takes it under its own name.
+            archive: Keep the owners it has in the container, which takes root.
+        """
+        async with self._files() as files:
+            await copy.copy_from(files, path, str(target), copy.Manner(archive=archive))
+
+    async def diff(self) -> list[Change]:
+        """Where its root filesystem differs from the image, sorted, a directory before what is in it.
+
+        Raises:
+            LimitError: In more than a million places.
+        """
+        found: list[Change] = []
+        async with self._files() as files, contextlib.aclosing(files.diff()) as changes:
+            async for change in changes:
+                found.append(change)
+                if len(found) > MAX_CHANGES:
+                    raise LimitError(f"container {self.name} differs in too many places")
+        return found
+
+    @contextlib.asynccontextmanager
+    async def _files(self) -> AsyncGenerator[Files]:
+        async with reach(self._store, lifecycle.find(self._store, self.id)) as files:
+            yield files
 
     async def delete(self, *, force: bool = False) -> None:
         """Remove it and all it wrote.
@@ -401,4 +465,13 @@ async def _drain(attachment: Attachment) -> None:
         pass
 
 
-__all__ = ["Attachment", "Client", "Container", "End", "Output", "Result"]
+__all__ = [
+    "Attachment",
+    "Change",
+    "ChangeKind",
+    "Client",
+    "Container",
+    "End",
+    "Output",
+    "Result",
+]

@@ -5,12 +5,14 @@ import contextlib
 import os
 import threading
 from collections.abc import Coroutine, Generator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from woodlot import aio
 from woodlot.aio import MAX_OUTPUT_BYTES, STOP_GRACE_S, Result
 from woodlot.container import state
+from woodlot.container.files import Change
 from woodlot.container.spec import ContainerSpec
 from woodlot.image.image import Image, LocalImage
 
@@ -112,6 +114,22 @@ class Container:
     def logs(self) -> str:
         """What its process has printed so far, stdout and stderr as they came."""
         return self._loop.run(self._inner.logs())
+
+    def put(self, source: bytes | str | Path, path: str, *, archive: bool = False) -> None:
+        """Make a file or copy a tree into the container; see `woodlot.aio.Container.put`."""
+        self._loop.run(self._inner.put(source, path, archive=archive))
+
+    def get(self, path: str, *, max_bytes: int = MAX_OUTPUT_BYTES) -> bytes:
+        """The content of a file in the container; see `woodlot.aio.Container.get`."""
+        return self._loop.run(self._inner.get(path, max_bytes=max_bytes))
+
+    def get_to(self, path: str, target: Path, *, archive: bool = False) -> None:
+        """Copy a file or tree to the host; see `woodlot.aio.Container.get_to`."""
+        self._loop.run(self._inner.get_to(path, target, archive=archive))
+
+    def diff(self) -> list[Change]:
+        """Where its root filesystem differs from the image; see `woodlot.aio.Container.diff`."""
+        return self._loop.run(self._inner.diff())
 
     def delete(self, *, force: bool = False) -> None:
         """Remove it and all it wrote; see `woodlot.aio.Container.delete`."""

@@ -22,8 +22,11 @@ USAGE_EXIT_CODE = 64
 # Name → module below woodlot.cli and attribute; a command's module is loaded when it is used.
 COMMANDS = {
     "attach": ("lifecycle", "attach"),
+    "copy": ("copy", "copy"),
     "delete": ("containers", "delete"),
+    "diff": ("copy", "diff"),
     "exec": ("exec", "exec_command"),
+    "export": ("copy", "export"),
     "image": ("image", "image"),
     "inspect": ("containers", "inspect"),
     "kill": ("lifecycle", "kill"),
@@ -41,6 +44,7 @@ COMMANDS = {
     "wait": ("lifecycle", "wait"),
 }
 ALIASES = {
+    "cp": "copy",
     "i": "image",
     "ls": "list",
     "n": "network",
@@ -52,8 +56,11 @@ ALIASES = {
 MORE_ALIASES = {"images": ("image", "list_command"), "rmi": ("image", "delete_command")}
 SUMMARIES = {
     "attach": "Be the terminal of a running container.",
+    "copy": "Copy files between a container and the host (cp).",
     "delete": "Delete containers (rm).",
+    "diff": "Show where a container's files differ from its image.",
     "exec": "Run one more process in a running container.",
+    "export": "Write a container's root filesystem as a tar archive.",
     "image": "Manage images (i).",
     "inspect": "Show all of containers as JSON.",
     "kill": "Send a signal to containers.",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 KINDS = ("auto", "none", "ansi", "plain", "color")
 _PLAIN_EVERY_S = 5.0
+_LATE_S = 1.0
 
 
 @contextlib.contextmanager
@@ -112,6 +113,40 @@ class PlainProgress:
         with contextlib.suppress(OSError, ValueError):
             self._stream.write(line + "\n")
             self._stream.flush()
+
+
+class LateProgress:
+    """Bars on a terminal, for work that turns out to take long; nothing for all other."""
+
+    def __init__(self, bars: contextlib.ExitStack, *, stream: TextIO | None = None) -> None:
+        """``bars`` is left by the caller when the work is done, and takes the drawing down."""
+        self._bars = bars
+        self._stream = stream or sys.stderr
+        self._drawn: Progress | None = None
+        self._begun = time.monotonic()
+        self._label = ""
+        self._total: int | None = None
+        self._done = 0
+
+    def start(self, key: str, label: str, *, total: int | None = None) -> None:
+        """Remember what it is; there is one task."""
+        del key
+        self._begun, self._label, self._total, self._done = time.monotonic(), label, total, 0
+
+    def advance(self, key: str, amount: int) -> None:
+        """Draw, if it takes long already."""
+        self._done += amount
+        if self._drawn is not None:
+            self._drawn.advance(key, amount)
+        elif time.monotonic() - self._begun > _LATE_S and self._stream.isatty():
+            self._drawn = self._bars.enter_context(make_progress("auto", stream=self._stream))
+            self._drawn.start(key, self._label, total=self._total)
+            self._drawn.advance(key, self._done)
+
+    def finish(self, key: str, note: str = "") -> None:
+        """The task is done."""
+        if self._drawn is not None:
+            self._drawn.finish(key, note)
 
 
 class BarProgress:

@@ -80,8 +80,8 @@ class Supervisor:
         *,
         visit: bool = False,
     ) -> None:
-        from woodlot.container.logs import LogWriter
         from woodlot.container.file_calls import FileCalls
+        from woodlot.container.logs import LogWriter
         from woodlot.container.session import Session
 
         self._paths = paths
@@ -223,7 +223,9 @@ class Supervisor:
     async def stop(self, *, signal_number: int = 0, grace_s: float = STOP_GRACE_S) -> "End":
         """Signal, wait, SIGKILL, and the plug at last; return when the VM is gone."""
         # Its processes stand still meanwhile, and would not see the signal.
-        self.file_calls.cancel("Export", StateError(f"container {self._spec.name} is being stopped"))
+        self.file_calls.cancel(
+            "Export", StateError(f"container {self._spec.name} is being stopped")
+        )
         number = signal_number or options.parse_signal(self._spec.stop_signal)
         if self._process is None:
             self._abandoned.set()

@@ -17,8 +17,8 @@ from tests.unit.rootfs.tars import END, Header
 from woodlot._pb.agent.v1 import agent_pb2 as pb
 from woodlot._pb.agent.v1 import agent_pb2_grpc
 from woodlot.container import copy
-from woodlot.container.files import Change, ChangeKind, Files
 from woodlot.container.file_calls import FileCalls
+from woodlot.container.files import Change, ChangeKind, Files
 from woodlot.errors import (
     GuestError,
     IntegrityError,
@@ -234,7 +234,9 @@ async def test_a_client_that_leaves_ends_the_guests_call(files: Files, guest: Gu
     await asyncio.wait_for(guest.broken.wait(), 10)
 
 
-async def test_calls_are_ended_with_a_reason(files: Files, guest: Guest, file_calls: FileCalls) -> None:
+async def test_calls_are_ended_with_a_reason(
+    files: Files, guest: Guest, file_calls: FileCalls
+) -> None:
     ends: list[Callable[[], None]] = [
         lambda: file_calls.cancel("Export", StateError("being stopped")),
         lambda: file_calls.close(StateError("being stopped")),

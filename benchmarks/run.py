@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from tests.registry.push import push_layout
 from tests.registry.server import Registry, serve_registry
 
 OUTPUT = BUILD / "bench.json"
+AT_ONCE = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,9 +112,13 @@ def make_tasks(container: Cli, docker: Docker, registry: Registry) -> list[Task]
     container.ok("pull", busybox)
     docker("pull", "-q", busybox)
 
+    base = BUILD / "bench/run/share"
+    base.mkdir()
     # Ended with everything else on their sides.
     for side in (container, docker):
         side("run", "-d", "--name", "idle", busybox, "sleep", "100000")
+
+    share = f"{base}:/s"
 
     def forget_python() -> None:
         container("image", "delete", python)
@@ -123,6 +129,22 @@ def make_tasks(container: Cli, docker: Docker, registry: Registry) -> list[Task]
             name="run --rm busybox:1.35 true",
             woodlot=lambda: container.ok("run", "--rm", busybox, "true"),
             docker=lambda: docker("run", "--rm", busybox, "true"),
+        ),
+        Task(
+            name="the same with -v DIRECTORY:/s",
+            woodlot=lambda: container.ok("run", "--rm", "-v", share, busybox, "true"),
+            docker=lambda: docker("run", "--rm", "-v", share, busybox, "true"),
+        ),
+        Task(
+            name="the same with -p 127.0.0.1::80",
+            woodlot=lambda: container.ok("run", "--rm", "-p", "127.0.0.1::80", busybox, "true"),
+            docker=lambda: docker("run", "--rm", "-p", "127.0.0.1::80", busybox, "true"),
+        ),
+        Task(
+            name=f"{AT_ONCE} at once, until all answer",
+            woodlot=lambda: start_many(container.ok, busybox),
+            docker=lambda: start_many(docker, busybox),
+            before=lambda: end_many(container, docker),
         ),
         Task(
             name="exec IDLE true",
@@ -140,7 +162,30 @@ def make_tasks(container: Cli, docker: Docker, registry: Registry) -> list[Task]
             docker=lambda: docker("pull", "-q", python),
             before=forget_python,
         ),
+        Task(
+            name="run --rm python:3.11 python3 -c pass",
+            woodlot=lambda: container.ok("run", "--rm", python, "python3", "-c", "pass"),
+            docker=lambda: docker("run", "--rm", python, "python3", "-c", "pass"),
+        ),
     ]
+
+
+def start_many(side: Callable[..., object], image: str) -> None:
+    """Start containers in the background, all at once, and return when a process has run in each."""
+
+    def start(number: int) -> None:
+        side("run", "-d", "--name", f"many{number}", image, "sleep", "100000")
+        side("exec", f"many{number}", "true")
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(start, range(AT_ONCE)))
+
+
+def end_many(container: Cli, docker: Docker) -> None:
+    """Delete what `start_many` made, on both sides."""
+    names = [f"many{number}" for number in range(AT_ONCE)]
+    container("delete", "--force", *names)
+    docker("rm", "-f", *names, check=False)
 
 
 def measure(task: Task, runs: int) -> Result:

@@ -10,7 +10,7 @@ are small, and each is there for a reason:
     debian:12-zstd   the same layer, compressed with zstd
     python:3.11      linux/amd64, debian:12 and a gzip layer with python3
     nginx:1.22       linux/amd64, debian:12 and a gzip layer with nginx; EXPOSE 80, STOPSIGNAL SIGQUIT
-    postgres:15      linux/amd64, debian:12 and a gzip layer with PostgreSQL, a made cluster, and fio; USER postgres
+    postgres:15      linux/amd64, debian:12 and a gzip layer with PostgreSQL and a made cluster; USER postgres
     edge:1           linux/amd64, busybox and three layers of legal but awkward tar entries (`edge_layers`); Docker reads it
     edge:2           edge:1 and a layer with one path twice (the later entry wins) and a hard link to a lower layer's
                      file; Docker refuses both, umoci takes both
@@ -389,7 +389,7 @@ def add_debian_images(layout: ImageLayout) -> None:
         "StopSignal": "SIGQUIT",
     }
     layout.tag("nginx:1.22", layout.manifest([base, top], config))
-    top = build_difference(base, fetch_debian("ca-certificates", "postgresql-15", "fio"))
+    top = build_difference(base, fetch_debian("ca-certificates", "postgresql-15"))
     config = {
         # Debian's place for the socket is made when the machine boots.
         "Env": [f"{PATH_ENV}:/usr/lib/postgresql/15/bin", "LANG=C.UTF-8", "PGHOST=/tmp"],

@@ -61,6 +61,10 @@ func Fill(ctx context.Context, root, destination, target string) (copied bool, e
 	if err := attributes(from, to, &st); err != nil {
 		return false, explain(fmt.Errorf("the volume's own directory: %w", err))
 	}
+	// Whoever hears that it is filled never fills it again: from here on the machine may end at any moment.
+	if err := unix.Syncfs(to); err != nil {
+		return false, explain(fmt.Errorf("write the volume to its disk: %w", err))
+	}
 	return true, nil
 }
 

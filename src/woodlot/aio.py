@@ -77,7 +77,7 @@ class Container:
         return self.spec.name
 
     def state(self) -> state.State:
-        """Starting, Running or Stopped, with what belongs to it.
+        """Created, Starting, Running or Stopped, with what belongs to it.
 
         Raises:
             NotFoundError: It was deleted.

@@ -91,6 +91,24 @@ def test_stop_and_start(container: Cli, busybox: str) -> None:
     assert "container box is not running" in done.stderr
 
 
+def test_create_rename_and_prune(container: Cli, busybox: str) -> None:
+    made = container.ok(
+        "create", "--name", "later", busybox, "sh", "-c", "echo ran; exit 4"
+    ).strip()
+    assert state(container, "later") == {"state": "created", "networks": []}
+    assert made not in container.ok("list", "--quiet")
+    container.ok("rename", "later", "sooner")
+    assert container("start", "--attach", "sooner").returncode == 4
+    assert container.ok("logs", made) == "ran\n"
+    container.ok("create", "--name", "never", busybox)
+    container.ok("run", "-d", "--name", "stays", busybox, "sleep", "1000")
+    never = json.loads(container.ok("inspect", "never"))[0]["id"]
+    assert container.ok("prune").split() == [made, never]
+    assert [one["name"] for one in json.loads(container.ok("list", "-a", "--format", "json"))] == [
+        "stays"
+    ]
+
+
 def test_a_follower_sees_every_line(container: Cli, busybox: str) -> None:
     """The log is rotated many times meanwhile: 100,000 lines are 8 MB of it."""
     script = "echo ready; until [ -e /go ]; do sleep 0.1; done; seq 100000"

@@ -1,16 +1,17 @@
-"""``container list``, ``inspect`` and ``delete``."""
+"""``container list``, ``inspect``, ``delete`` and ``prune``."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from woodlot.cli.output import print_json, print_table, raise_all
 from woodlot.errors import WoodlotError
-from woodlot.units import MIB
+from woodlot.units import MIB, format_size
 
 if TYPE_CHECKING:
     from woodlot.cli.app import App
@@ -75,6 +76,35 @@ def delete(app: "App", containers: Sequence[str], *, everything: bool, force: bo
     raise_all(failures)
 
 
+@click.command()
+@click.pass_obj
+def prune(app: "App") -> None:
+    """Delete all containers that do not run, and what they wrote."""
+    from woodlot.container import lifecycle
+
+    failures: list[WoodlotError] = []
+    freed = 0
+    for found in lifecycle.find_all(app.store):
+        if found.is_live:
+            continue
+        size = _size(app.paths.container(found.spec.id))
+        try:
+            lifecycle.delete(app.store, found)
+        except WoodlotError as error:
+            # Started, removed or copied from meanwhile.
+            failures.append(error)
+        else:
+            print(found.spec.id)
+            freed += size
+    click.echo(f"Reclaimed {format_size(freed)}", err=True)
+    raise_all(failures)
+
+
+def _size(directory: Path) -> int:
+    """What a directory's files take on the disk, in bytes."""
+    return sum(path.lstat().st_blocks * 512 for path in directory.rglob("*"))
+
+
 async def _delete_all(
     app: "App", containers: "Sequence[Container]", *, force: bool
 ) -> list[WoodlotError]:
@@ -135,7 +165,7 @@ def describe(container: "Container") -> dict[str, object]:
             status["exitCode"] = current.exit_code
             status["oomKilled"] = current.oom_killed
             status["reason"] = current.reason
-        case state.Starting():
+        case state.Starting() | state.Created():
             pass
     return {
         "id": spec.id,

@@ -1,4 +1,4 @@
-"""``container start``, ``stop``, ``restart``, ``kill``, ``wait`` and ``attach``."""
+"""``container start``, ``stop``, ``restart``, ``kill``, ``wait``, ``attach`` and ``rename``."""
 
 import asyncio
 import contextlib
@@ -143,16 +143,21 @@ def wait(app: "App", containers: Sequence[str]) -> None:
     async def status(found: "Container") -> int:
         from woodlot.container.client import Supervised
 
-        if isinstance(found.state, state.Stopped):
-            return found.state.exit_code
+        match found.state:
+            case state.Stopped() as ended:
+                return ended.exit_code
+            case state.Created():
+                return 0
+            case _:
+                pass
         try:
             async with Supervised(_socket(app, found)) as supervised:
                 return (await supervised.wait()).code
         except StateError:
             # It was killed; the record is mended when it is read.
-            ended = find(app.store, found.spec.id).state
-            if isinstance(ended, state.Stopped):
-                return ended.exit_code
+            now = find(app.store, found.spec.id).state
+            if isinstance(now, state.Stopped):
+                return now.exit_code
             raise
 
     async def all_of_them() -> list[int]:
@@ -174,6 +179,17 @@ def attach(app: "App", container: str, *, no_stdin: bool) -> int:
     found = find(app.store, container)
     _check_live(found)
     return _be_terminal(app, found, stdin=found.spec.process.stdin and not no_stdin)
+
+
+@click.command()
+@click.argument("container")
+@click.argument("name")
+@click.pass_obj
+def rename(app: "App", container: str, name: str) -> None:
+    """Give a container another name; in its networks it has it from its next start on."""
+    from woodlot.container import lifecycle
+
+    lifecycle.rename(app.store, lifecycle.find(app.store, container), name)
 
 
 def _targets(containers: Sequence[str]) -> list[str]:

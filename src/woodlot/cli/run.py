@@ -1,8 +1,10 @@
-"""``container run``."""
+"""``container run`` and ``container create``."""
 
 import asyncio
+import contextlib
 import os
-from dataclasses import replace
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ from woodlot.cli.image import choose_platform, fetch_options, platform_options
 from woodlot.cli.progress import make_progress
 from woodlot.container.create import Request
 from woodlot.errors import ConfigError, WoodlotError
+from woodlot.oci.platform import Platform
 
 if TYPE_CHECKING:
     from woodlot.cli.app import App
@@ -20,109 +23,128 @@ if TYPE_CHECKING:
 MANY: dict[str, Any] = {"multiple": True, "default": ()}
 
 
+# What describes a container, in `run` and `create` alike.
+_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.option("-i", "--interactive", is_flag=True, help="Keep stdin open."),
+    click.option("-t", "--tty", is_flag=True, help="Give the process a terminal."),
+    click.option(
+        "--rm", "--remove", "remove", is_flag=True, help="Delete the container at its end."
+    ),
+    click.option("--name", help="Name of the container."),
+    click.option("-e", "--env", **MANY, metavar="NAME[=VALUE]", help="Set a variable."),
+    click.option(
+        "--env-file",
+        "env_files",
+        **MANY,
+        type=click.Path(path_type=Path),
+        help="Set variables from a file.",
+    ),
+    click.option("-u", "--user", metavar="NAME|UID[:GROUP|GID]", help="User of the process."),
+    click.option("--uid", type=click.IntRange(0, 2**32 - 2), help="User id."),
+    click.option("--gid", type=click.IntRange(0, 2**32 - 2), help="Group id."),
+    click.option("-w", "--workdir", "--cwd", "workdir", metavar="DIR", help="Working directory."),
+    click.option(
+        "--entrypoint", metavar="COMMAND", help="In place of the image's entrypoint and command."
+    ),
+    click.option("-c", "--cpus", type=float, help="CPUs."),
+    click.option("-m", "--memory", metavar="SIZE", help="Memory, as 512m or 2g."),
+    click.option("--read-only", is_flag=True, help="Make the root filesystem read-only."),
+    click.option("--tmpfs", **MANY, metavar="PATH[:OPTIONS]", help="Mount a memory filesystem."),
+    click.option(
+        "-v",
+        "--volume",
+        "volumes",
+        **MANY,
+        metavar="[SOURCE:]PATH[:ro]",
+        help="Share files or a volume.",
+    ),
+    click.option(
+        "--mount",
+        "mounts",
+        **MANY,
+        metavar="type=…,source=…,target=…",
+        help="Mount files, a volume, a tmpfs.",
+    ),
+    click.option("--shm-size", metavar="SIZE", help="Size of /dev/shm (default 64m)."),
+    click.option(
+        "--ulimit", "ulimits", **MANY, metavar="TYPE=SOFT[:HARD]", help="Set a resource limit."
+    ),
+    click.option("--cap-add", **MANY, metavar="CAP", help="Add a capability."),
+    click.option("--cap-drop", **MANY, metavar="CAP", help="Drop a capability."),
+    click.option("-l", "--label", "labels", **MANY, metavar="KEY[=VALUE]", help="Set a label."),
+    click.option("--cidfile", type=click.Path(path_type=Path), help="Write the id to a file."),
+    click.option("--init", is_flag=True, help="Run a small init that reaps and forwards signals."),
+    click.option(
+        "--network",
+        "--net",
+        "networks",
+        **MANY,
+        metavar="NAME[,alias=…,ip=…,mac=…]",
+        help="Attach to a network, or to none; may be given several times.",
+    ),
+    click.option(
+        "--egress",
+        **MANY,
+        metavar="all|none|allow=HOST[:PORT],…",
+        help="What may be reached beyond the networks: names, *.names, addresses, CIDRs.",
+    ),
+    click.option(
+        "-p",
+        "--publish",
+        "ports",
+        **MANY,
+        metavar="[IP:][HOST:]PORT[/udp]",
+        help="Open a port of the host, or a range, to the container.",
+    ),
+    click.option(
+        "-P", "--publish-all", is_flag=True, help="Open a free port for each the image exposes."
+    ),
+    click.option(
+        "--publish-socket",
+        "publish_sockets",
+        **MANY,
+        metavar="HOST_PATH:PATH",
+        help="Open a Unix socket on the host that leads to one in the container.",
+    ),
+    click.option("--ssh", is_flag=True, help="Let the container use your SSH agent."),
+    click.option("--hostname", metavar="NAME", help="Name the container calls itself."),
+    click.option("--add-host", "hosts", **MANY, metavar="NAME:IP", help="Add to /etc/hosts."),
+    click.option("--dns", **MANY, metavar="IP", help="Resolver for names beyond the networks."),
+    click.option("--dns-search", **MANY, metavar="DOMAIN", help="Domain to look names up in."),
+    click.option(
+        "--dns-option",
+        "--dns-opt",
+        "dns_options",
+        **MANY,
+        metavar="OPTION",
+        help="Option of resolv.conf.",
+    ),
+    click.option("--no-dns", is_flag=True, help="Leave resolv.conf as the image has it."),
+    click.option("-k", "--kernel", type=click.Path(path_type=Path), help="Kernel file to boot."),
+    click.option(
+        "--kernel-arg",
+        "kernel_args",
+        **MANY,
+        metavar="ARG",
+        help="Add to the kernel's command line.",
+    ),
+    platform_options,
+    fetch_options,
+)
+
+
+def container_options(command: Callable[..., object]) -> Callable[..., object]:
+    """Give a command the image, the arguments, and every option that describes a container."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return click.argument("image")(
+        click.argument("args", nargs=-1, type=click.UNPROCESSED)(command)
+    )
+
+
 @click.command(context_settings={"allow_interspersed_args": False})
-@click.argument("image")
-@click.argument("args", nargs=-1, type=click.UNPROCESSED)
-@click.option("-i", "--interactive", is_flag=True, help="Keep stdin open.")
-@click.option("-t", "--tty", is_flag=True, help="Give the process a terminal.")
+@container_options
 @click.option("-d", "--detach", is_flag=True, help="Run in the background and print the id.")
-@click.option("--rm", "--remove", "remove", is_flag=True, help="Delete the container at its end.")
-@click.option("--name", help="Name of the container.")
-@click.option("-e", "--env", **MANY, metavar="NAME[=VALUE]", help="Set a variable.")
-@click.option(
-    "--env-file",
-    "env_files",
-    **MANY,
-    type=click.Path(path_type=Path),
-    help="Set variables from a file.",
-)
-@click.option("-u", "--user", metavar="NAME|UID[:GROUP|GID]", help="User of the process.")
-@click.option("--uid", type=click.IntRange(0, 2**32 - 2), help="User id.")
-@click.option("--gid", type=click.IntRange(0, 2**32 - 2), help="Group id.")
-@click.option("-w", "--workdir", "--cwd", "workdir", metavar="DIR", help="Working directory.")
-@click.option(
-    "--entrypoint", metavar="COMMAND", help="In place of the image's entrypoint and command."
-)
-@click.option("-c", "--cpus", type=float, help="CPUs.")
-@click.option("-m", "--memory", metavar="SIZE", help="Memory, as 512m or 2g.")
-@click.option("--read-only", is_flag=True, help="Make the root filesystem read-only.")
-@click.option("--tmpfs", **MANY, metavar="PATH[:OPTIONS]", help="Mount a memory filesystem.")
-@click.option(
-    "-v",
-    "--volume",
-    "volumes",
-    **MANY,
-    metavar="[SOURCE:]PATH[:ro]",
-    help="Share files or a volume.",
-)
-@click.option(
-    "--mount",
-    "mounts",
-    **MANY,
-    metavar="type=…,source=…,target=…",
-    help="Mount files, a volume, a tmpfs.",
-)
-@click.option("--shm-size", metavar="SIZE", help="Size of /dev/shm (default 64m).")
-@click.option(
-    "--ulimit", "ulimits", **MANY, metavar="TYPE=SOFT[:HARD]", help="Set a resource limit."
-)
-@click.option("--cap-add", **MANY, metavar="CAP", help="Add a capability.")
-@click.option("--cap-drop", **MANY, metavar="CAP", help="Drop a capability.")
-@click.option("-l", "--label", "labels", **MANY, metavar="KEY[=VALUE]", help="Set a label.")
-@click.option("--cidfile", type=click.Path(path_type=Path), help="Write the id to a file.")
-@click.option("--init", is_flag=True, help="Run a small init that reaps and forwards signals.")
-@click.option(
-    "--network",
-    "--net",
-    "networks",
-    **MANY,
-    metavar="NAME[,alias=…,ip=…,mac=…]",
-    help="Attach to a network, or to none; may be given several times.",
-)
-@click.option(
-    "--egress",
-    **MANY,
-    metavar="all|none|allow=HOST[:PORT],…",
-    help="What may be reached beyond the networks: names, *.names, addresses, CIDRs.",
-)
-@click.option(
-    "-p",
-    "--publish",
-    "ports",
-    **MANY,
-    metavar="[IP:][HOST:]PORT[/udp]",
-    help="Open a port of the host, or a range, to the container.",
-)
-@click.option(
-    "-P", "--publish-all", is_flag=True, help="Open a free port for each the image exposes."
-)
-@click.option(
-    "--publish-socket",
-    "publish_sockets",
-    **MANY,
-    metavar="HOST_PATH:PATH",
-    help="Open a Unix socket on the host that leads to one in the container.",
-)
-@click.option("--ssh", is_flag=True, help="Let the container use your SSH agent.")
-@click.option("--hostname", metavar="NAME", help="Name the container calls itself.")
-@click.option("--add-host", "hosts", **MANY, metavar="NAME:IP", help="Add to /etc/hosts.")
-@click.option("--dns", **MANY, metavar="IP", help="Resolver for names beyond the networks.")
-@click.option("--dns-search", **MANY, metavar="DOMAIN", help="Domain to look names up in.")
-@click.option(
-    "--dns-option",
-    "--dns-opt",
-    "dns_options",
-    **MANY,
-    metavar="OPTION",
-    help="Option of resolv.conf.",
-)
-@click.option("--no-dns", is_flag=True, help="Leave resolv.conf as the image has it.")
-@click.option("-k", "--kernel", type=click.Path(path_type=Path), help="Kernel file to boot.")
-@click.option(
-    "--kernel-arg", "kernel_args", **MANY, metavar="ARG", help="Add to the kernel's command line."
-)
-@platform_options
-@fetch_options
 @click.pass_obj
 def run(
     app: "App",
@@ -130,38 +152,87 @@ def run(
     image: str,
     *,
     detach: bool,
-    cidfile: Path | None,
-    platform: str | None,
-    arch: str | None,
-    os: str | None,
-    scheme: str,
-    progress: str,
-    max_concurrent_downloads: int | None,
-    **asked: object,
+    **asked: Any,  # noqa: ANN401 - of every option its own
 ) -> int:
     """Run a container in a virtual machine of its own."""
+    with _ending_with_125():
+        request, fetching = _parse(asked)
+        _check_terminal(request, detach=detach)
+        prepared = _prepare(app, image, request, fetching)
+        return _run(app, prepared, request, detach=detach, cidfile=fetching.cidfile)
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@container_options
+@click.pass_obj
+def create(
+    app: "App",
+    /,
+    image: str,
+    **asked: Any,  # noqa: ANN401 - of every option its own
+) -> None:
+    """Make a container without starting it, and print its id."""
+    with _ending_with_125():
+        request, fetching = _parse(asked)
+        prepared = _prepare(app, image, request, fetching)
+        from woodlot.container import begin
+
+        spec = begin.create(app.store, prepared, request)
+        if fetching.cidfile is not None:
+            fetching.cidfile.write_text(spec.id)
+        click.echo(spec.id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fetching:
+    """What is asked for that is no part of the container."""
+
+    cidfile: Path | None
+    platform: Platform | None
+    scheme: str
+    progress: str
+    max_concurrent: int | None
+
+
+def _parse(asked: dict[str, Any]) -> tuple[Request, _Fetching]:
+    fetching = _Fetching(
+        cidfile=asked.pop("cidfile"),
+        platform=choose_platform(
+            asked.pop("platform"), arch=asked.pop("arch"), system=asked.pop("os")
+        ),
+        scheme=asked.pop("scheme"),
+        progress=asked.pop("progress"),
+        max_concurrent=asked.pop("max_concurrent_downloads"),
+    )
+    request = Request(**asked)
+    request.check()
+    if fetching.cidfile is not None:
+        _check_cidfile(fetching.cidfile)
+    return request, fetching
+
+
+def _prepare(app: "App", image: str, request: Request, fetching: _Fetching) -> "Prepared":
     from woodlot.container.begin import prepare
 
-    try:
-        request = Request(**asked)  # type: ignore[arg-type]
-        request.check()
-        _check_terminal(request, detach=detach)
-        if cidfile is not None:
-            _check_cidfile(cidfile)
-        wanted = choose_platform(platform, arch=arch, system=os)
-        with make_progress(progress) as drawn:
-            prepared = asyncio.run(
-                prepare(
-                    app.store,
-                    image,
-                    request,
-                    platform=wanted,
-                    scheme=scheme,
-                    progress=drawn,
-                    max_concurrent=max_concurrent_downloads,
-                )
+    with make_progress(fetching.progress) as drawn:
+        return asyncio.run(
+            prepare(
+                app.store,
+                image,
+                request,
+                platform=fetching.platform,
+                scheme=fetching.scheme,
+                progress=drawn,
+                max_concurrent=fetching.max_concurrent,
             )
-        return _run(app, prepared, request, detach=detach, cidfile=cidfile)
+        )
+
+
+@contextlib.contextmanager
+def _ending_with_125() -> Generator[None]:
+    """Our own failures have a status that few programs have, as Docker's."""
+    try:
+        yield
     except WoodlotError as error:
         error.exit_status = 125  # type: ignore[attr-defined]
         raise

@@ -19,7 +19,7 @@ from woodlot.image.image import Image, load
 from woodlot.oci.platform import Platform
 from woodlot.paths import Paths
 from woodlot.progress import Progress
-from woodlot.store.locks import hold_sync
+from woodlot.store.locks import hold_sync, unlock_and_close
 from woodlot.store.store import Store
 from woodlot.vmm.base import Accelerator, Arch
 
@@ -83,15 +83,28 @@ def begin(
         The container, and the launcher's end of the lifeline, for `wait_ready`; closing it before the process is
         started abandons the container.
     """
+    spec, lock = _reserve(store, prepared, request, starts=True)
+    # SQLite must not be open across a fork; it opens again when it is used.
+    store.close()
+    return spec, launch(store.paths, spec.id, prepared.plan, lock)
+
+
+def create(store: Store, prepared: Prepared, request: Request) -> ContainerSpec:
+    """Record a new container, to be started later."""
+    spec, lock = _reserve(store, prepared, request, starts=False)
+    unlock_and_close(lock)
+    return spec
+
+
+def _reserve(
+    store: Store, prepared: Prepared, request: Request, *, starts: bool
+) -> tuple[ContainerSpec, int]:
     image, plan = prepared.image, prepared.plan
     with store.using_sync():
         # Once more, now that nothing can sweep it away.
         load(store, image.reference, image.platform)
         spec = build_spec(image, request, emulated=plan.accelerator is Accelerator.TCG)
-        lock = lifecycle.reserve(store, spec)
-    # SQLite must not be open across a fork; it opens again when it is used.
-    store.close()
-    return spec, launch(store.paths, spec.id, plan, lock)
+        return spec, lifecycle.reserve(store, spec, starts=starts)
 
 
 async def plan_again(paths: Paths, spec: ContainerSpec) -> MachinePlan:

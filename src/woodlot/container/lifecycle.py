@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from woodlot.container import sockets, state
+from woodlot.container import options, sockets, state
 from woodlot.container.spec import ContainerSpec
 from woodlot.errors import AlreadyExistsError, LimitError, StateError, WoodlotError
 from woodlot.paths import Paths
@@ -37,7 +37,7 @@ class Container:
     @property
     def is_live(self) -> bool:
         """Whether a supervisor stands behind it."""
-        return not isinstance(self.state, state.Stopped)
+        return isinstance(self.state, state.Starting | state.Running)
 
 
 def new_id() -> str:
@@ -45,8 +45,13 @@ def new_id() -> str:
     return secrets.token_hex(32)
 
 
-def reserve(store: Store, spec: ContainerSpec) -> int:
+def reserve(store: Store, spec: ContainerSpec, *, starts: bool = True) -> int:
     """Record a new container and make its directory.
+
+    Args:
+        store: The store.
+        spec: The container.
+        starts: It is about to be started; else it is as one that has ended.
 
     Returns:
         A descriptor that holds the container's lock; it goes to the supervisor.
@@ -63,9 +68,8 @@ def reserve(store: Store, spec: ContainerSpec) -> int:
         os.set_inheritable(lock, True)  # noqa: FBT003
         volumes = [(m.source, m.anonymous) for m in spec.mounts if m.type == "volume"]
         with volume.prepared(store, volumes):
-            store.containers.insert(
-                spec.id, spec.name, spec.to_json(), state.to_json(state.Starting())
-            )
+            first = state.Starting() if starts else state.Created()
+            store.containers.insert(spec.id, spec.name, spec.to_json(), state.to_json(first))
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         os.close(lock)
@@ -114,7 +118,7 @@ def keep_stopped(store: Store, container: Container) -> int:
         undo.callback(os.close, lock)
         if not (try_flock(lock) and _is_at(lock, path)):
             raise _busy(container)
-        if not isinstance(find(store, container.spec.id).state, state.Stopped):
+        if find(store, container.spec.id).is_live:
             raise StateError(f"container {container.spec.name} has been started meanwhile")
         os.set_inheritable(lock, True)  # noqa: FBT003
         undo.pop_all()
@@ -205,6 +209,18 @@ def delete(store: Store, container: Container) -> None:
             unlock_and_close(lock)
 
 
+def rename(store: Store, container: Container, name: str) -> None:
+    """Give a container another name; in its networks it has it from its next start on.
+
+    Raises:
+        ConfigError: It is no name for a container.
+        AlreadyExistsError: The name is taken.
+    """
+    options.check_name(name, what="a container's name")
+    check_name_is_free(store, name)
+    store.containers.rename(container.spec.id, name)
+
+
 def erase(store: Store, container_id: str) -> None:
     """Delete the record, then the directory of a container whose lock is held or that nobody holds.
 
@@ -234,7 +250,7 @@ def _volumes_of_its_own(store: Store, container_id: str) -> list[str]:
         spec, current = ContainerSpec.from_json(record.spec), state.from_json(record.state)
         if (
             spec.remove
-            or isinstance(current, state.Starting)
+            or isinstance(current, state.Starting | state.Created)
             or not getattr(current, "started_at", 1.0)
         ):
             return [mount.source for mount in spec.mounts if mount.anonymous]
@@ -269,7 +285,7 @@ def _mend(store: Store, record: ContainerRecord) -> Container | None:
             f"the record of container {record.name} was written by another version of woodlot",
             details=str(error),
         ) from error
-    if isinstance(current, state.Stopped):
+    if isinstance(current, state.Stopped | state.Created):
         return Container(spec=spec, state=current)
     lock_path = store.paths.container(spec.id) / "lock"
     lock = open_lock(lock_path) if lock_path.parent.is_dir() else None
@@ -283,7 +299,7 @@ def _mend(store: Store, record: ContainerRecord) -> Container | None:
             _remove_if_possible(store, spec.id)
             return None
         current = state.from_json(latest.state)
-        if isinstance(current, state.Stopped):
+        if isinstance(current, state.Stopped | state.Created):
             return Container(spec=spec, state=current)
         if spec.remove:
             _remove_if_possible(store, spec.id)

@@ -37,7 +37,7 @@ _RLIMITS = frozenset(
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def check_name(name: str) -> str:
+def check_name(name: str, *, what: str = "--name") -> str:
     """A container's name: 1 to 63 letters, digits, ``_``, ``.`` and ``-``, the first a letter or digit.
 
     Raises:
@@ -45,7 +45,7 @@ def check_name(name: str) -> str:
     """
     if _NAME.fullmatch(name) is None:
         raise ConfigError(
-            f"--name cannot be {name!r}",
+            f"{what} cannot be {name!r}",
             hint="use up to 63 letters, digits, '_', '.' and '-', beginning with a letter or digit",
         )
     return name

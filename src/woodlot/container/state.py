@@ -6,6 +6,11 @@ from typing import Any, TypeAlias, assert_never
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Created:
+    """It was never started."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Starting:
     """Its supervisor boots the VM; the process does not run yet."""
 
@@ -40,9 +45,10 @@ class Stopped:
     """Why it ended, where its process did not end by itself."""
 
 
-State: TypeAlias = Starting | Running | Stopped
+State: TypeAlias = Created | Starting | Running | Stopped
 
-_BY_LABEL: dict[str, type[Starting] | type[Running] | type[Stopped]] = {
+_BY_LABEL: dict[str, type[Created] | type[Starting] | type[Running] | type[Stopped]] = {
+    "created": Created,
     "starting": Starting,
     "running": Running,
     "stopped": Stopped,
@@ -55,6 +61,8 @@ KILLED_EXIT_CODE = 137
 def label(state: State) -> str:
     """Word for the STATE column."""
     match state:
+        case Created():
+            return "created"
         case Starting():
             return "starting"
         case Running():

@@ -20,7 +20,7 @@ class ContainerRecord:
     name: str
     created_at: datetime
     spec: Mapping[str, object]
-    """Given when it was made, and never changed."""
+    """Given when it was made, and never changed but for the name in it."""
     state: Mapping[str, object]
     """Replaced as a whole by `ContainerRecords.update_state`."""
 
@@ -114,6 +114,28 @@ class ContainerRecords:
                 f"SELECT {_COLUMNS} FROM containers ORDER BY created_at, id"  # noqa: S608
             )
         ]
+
+    def rename(self, container_id: str, name: str) -> None:
+        """Change the name of a container, in its spec, too.
+
+        Raises:
+            NotFoundError: There is none with this id.
+            AlreadyExistsError: The name is taken, by a container or as the id of one.
+        """
+        with self._database.transaction():
+            holders = self._database.query(
+                "SELECT id FROM containers WHERE (name = ?1 OR id = ?1) AND id <> ?2",
+                (name, container_id),
+            )
+            if holders:
+                raise AlreadyExistsError(
+                    f"the name {name!r} is taken by container {str(holders[0][0])[:12]}"
+                )
+            if not self._database.change(
+                "UPDATE containers SET name = ?1, spec = json_set(spec, '$.name', ?1) WHERE id = ?2",
+                (name, container_id),
+            ):
+                raise NotFoundError(f"no such container: {container_id}")
 
     def update_state(self, container_id: str, state: Mapping[str, object]) -> None:
         """Replace the state of a container.

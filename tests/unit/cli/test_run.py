@@ -12,7 +12,7 @@ import pytest
 from tests.unit.container.images import add_image
 from tests.unit.container.specs import quiet
 from woodlot.cli.app import run_command
-from woodlot.container import begin, lifecycle
+from woodlot.container import begin, lifecycle, state
 from woodlot.container.boot import MachinePlan
 from woodlot.container.lifeline import Lifeline
 from woodlot.container.spec import ContainerSpec, ProcessSpec, Rlimit, SocketSpec, Tmpfs
@@ -35,7 +35,7 @@ class Command:
         self.specs: list[ContainerSpec] = []
         self.archs: list[Arch | None] = []
         self.refusal: WoodlotError = OVER
-        self.stderr = ""
+        self.stdout = self.stderr = ""
         self._monkeypatch = monkeypatch
         self._capsys = capsys
         monkeypatch.setattr(begin, "plan_machine", self._plan_machine)
@@ -44,9 +44,13 @@ class Command:
 
     def __call__(self, *argv: str) -> int:
         """The exit status."""
-        self._monkeypatch.setattr(sys, "argv", ["container", "run", *argv])
+        return self.container("run", *argv)
+
+    def container(self, *argv: str) -> int:
+        """The exit status of any command."""
+        self._monkeypatch.setattr(sys, "argv", ["container", *argv])
         status = run_command()
-        self.stderr = self._capsys.readouterr().err
+        self.stdout, self.stderr = self._capsys.readouterr()
         return status
 
     def spec(self, *argv: str) -> ContainerSpec:
@@ -351,3 +355,28 @@ def test_a_taken_name_is_told_before_anything_is_fetched(run: Command) -> None:
     assert run("--name", "web", "nosuch") == 125
     assert "the name 'web' is taken" in run.stderr
     assert [container.spec for container in lifecycle.find_all(run.store)] == [taken]
+
+
+def test_create_makes_what_run_would_start(run: Command) -> None:
+    flags = ("--name", "later", "-e", "A=b", "-t", "-i", "--rm", "--cidfile", "cid")
+    assert run.container("create", *flags, "busybox", "--flag") == 0, run.stderr
+    made = lifecycle.find(run.store, "later")
+    assert run.stdout == f"{made.spec.id}\n"
+    assert Path("cid").read_text() == made.spec.id
+    assert made.state == state.Created()
+    assert made.spec.process.args == ("/entry", "--flag")
+    assert made.spec.process.tty
+    assert made.spec.process.stdin
+    assert run.specs == []  # no supervisor
+    assert run.container("create", "--name", "later", "busybox") == 125
+    assert "the name 'later' is taken" in run.stderr
+    assert run.container("rename", "later", "sooner") == 0
+    assert run.container("list", "--all") == 0
+    assert "sooner" in run.stdout
+    assert "created" in run.stdout
+    assert run.container("wait", "sooner") == 0
+    assert run.stdout == "0\n"
+    assert run.container("prune") == 0
+    assert run.stdout == f"{made.spec.id}\n"
+    assert run.stderr.startswith("Reclaimed ")
+    assert nothing_is_left(run)

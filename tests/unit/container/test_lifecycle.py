@@ -372,3 +372,65 @@ def test_a_reservation_holds_its_lock_also_after_a_sweep_that_held_it(
         sweep.close()
         monkeypatch.setattr(lifecycle, "try_flock", real)
         assert lifecycle.find(store, "web").is_live
+
+
+def created(store: Store, name: str) -> lifecycle.Container:
+    os.close(lifecycle.reserve(store, make_spec(name, remove=True), starts=False))
+    return lifecycle.find(store, name)
+
+
+def test_a_created_container_waits_to_be_started(store: Store) -> None:
+    container = created(store, "later")
+    # Nobody holds it, and it is no trace of a killed supervisor.
+    assert container.state == state.Created()
+    assert [one.state for one in lifecycle.find_all(store)] == [state.Created()]
+    assert not container.is_live
+    lock = lifecycle.reopen(store, container)
+    assert lifecycle.find(store, "later").state == state.Starting()
+    os.close(lock)
+
+
+def test_a_created_container_is_deleted(store: Store) -> None:
+    container = created(store, "later")
+    lifecycle.delete(store, container)
+    assert lifecycle.find_all(store) == []
+    assert not store.paths.container(container.spec.id).exists()
+
+
+def test_a_container_is_renamed(store: Store) -> None:
+    container = stopped(store, "web")
+    lifecycle.rename(store, container, "api")
+    found = lifecycle.find(store, "api")
+    assert found == dataclasses.replace(
+        container, spec=dataclasses.replace(container.spec, name="api")
+    )
+    with pytest.raises(NotFoundError):
+        lifecycle.find(store, "web")
+    stopped(store, "web")
+
+
+def test_a_running_container_is_renamed(store: Store) -> None:
+    spec = make_spec("web")
+    with live(store, spec):
+        lifecycle.rename(store, lifecycle.find(store, "web"), "api")
+        # Its supervisor finds its record by the id.
+        store.containers.update_state(spec.id, state.to_json(RUNNING))
+        assert lifecycle.find(store, "api").state == RUNNING
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a b", "../x", "a" * 300])
+def test_a_name_that_is_none_is_refused(store: Store, name: str) -> None:
+    with pytest.raises(ConfigError):
+        lifecycle.rename(store, stopped(store, "web"), name)
+    assert [one.spec.name for one in lifecycle.find_all(store)] == ["web"]
+
+
+def test_a_name_that_is_taken_is_refused(store: Store) -> None:
+    one, _ = stopped(store, "one"), stopped(store, "two")
+    for taken in ("two", "one"):
+        with pytest.raises(AlreadyExistsError, match="is taken"):
+            lifecycle.rename(store, one, taken)
+    with pytest.raises(AlreadyExistsError, match="is taken"):
+        # Taken between the look and the change.
+        store.containers.rename(one.spec.id, "two")
+    assert lifecycle.find(store, "one") == one

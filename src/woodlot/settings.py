@@ -75,18 +75,78 @@ def get_float(name: str) -> float:
     return float(value)
 
 
+def find(name: str) -> Setting:
+    """The row of ``name``.
+
+    Raises:
+        ConfigError: There is none; the hint tells the nearest.
+    """
+    if name not in _BY_NAME:
+        raise ConfigError(f"there is no setting {name}", hint=_nearest(name))
+    return _BY_NAME[name]
+
+
+def read_text(setting: Setting) -> tuple[str, str]:
+    """What a setting is, as text, and where that comes from: a variable, a file, or ``default``."""
+    text = os.environ.get(setting.variable)
+    if text is not None:
+        return text, setting.variable
+    text = _file_values().get(setting.name)
+    return (setting.default, "default") if text is None else (text, str(config_path()))
+
+
+def write(name: str, text: str | None) -> None:
+    """Set a setting in the file, made if missing; None takes it out. All else in the file stays as it is.
+
+    Raises:
+        ConfigError: There is no such setting, it cannot be that, or the file cannot be read or written.
+    """
+    setting = find(name)
+    if text is not None:
+        _parse(setting, text, "the command line")
+    # Of the file as it is now: what is wrong in it is told before anything is changed.
+    _file_values.cache_clear()
+    _file_values()
+    _file_values.cache_clear()
+    import tomlkit
+
+    path = config_path()
+    section, _, key = name.partition(".")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        document = tomlkit.parse(path.read_text() if path.exists() else "")
+        table: dict[str, object] = document.setdefault(section, tomlkit.table())
+        if text is None:
+            table.pop(key, None)
+            if not table:
+                document.remove(section)
+        else:
+            table[key] = text
+        part = path.with_suffix(f".{os.getpid()}.part")
+        part.write_text(tomlkit.dumps(document))  # pyright: ignore[reportUnknownMemberType]
+        part.replace(path)
+    except OSError as error:
+        raise ConfigError(f"cannot change the settings in {path}: {error.strerror}") from error
+
+
 def _value(name: str) -> object:
     setting = _BY_NAME[name]
-    text = os.environ.get(setting.variable)
-    source = setting.variable
-    if text is None:
-        text, source = _file_values().get(name), str(config_path())
-    if text is None:
-        return setting.parse(setting.default)
+    text, source = read_text(setting)
+    return _parse(setting, text, source)
+
+
+def _parse(setting: Setting, text: str, source: str) -> object:
     try:
         return setting.parse(text)
     except (ValueError, ConfigError) as error:
-        raise ConfigError(f"{name} in {source} cannot be {text!r}", hint=setting.help) from error
+        raise ConfigError(
+            f"{setting.name} in {source} cannot be {text!r}", hint=setting.help
+        ) from error
+
+
+def _nearest(name: str) -> str | None:
+    near = difflib.get_close_matches(name, _BY_NAME, n=1)
+    return f"did you mean {near[0]}?" if near else None
 
 
 def config_path() -> Path:
@@ -111,10 +171,6 @@ def _file_values() -> dict[str, str]:
         for key, value in cast("dict[str, object]", entries).items():
             name = f"{section}.{key}"
             if name not in _BY_NAME:
-                near = difflib.get_close_matches(name, _BY_NAME, n=1)
-                raise ConfigError(
-                    f"{path}: there is no setting {name}",
-                    hint=f"did you mean {near[0]}?" if near else None,
-                )
+                raise ConfigError(f"{path}: there is no setting {name}", hint=_nearest(name))
             values[name] = str(value)
     return values

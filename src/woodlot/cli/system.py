@@ -11,6 +11,7 @@ import click
 
 from woodlot.cli.output import print_json, print_table
 from woodlot.cli.progress import KINDS, make_progress
+from woodlot.cli.settings import properties
 from woodlot.cli.template import template, warm
 from woodlot.errors import WoodlotError
 
@@ -76,6 +77,7 @@ def version(*, style: str) -> None:
     _show(fields, style, header=("COMPONENT", "VERSION"))
 
 
+system.add_command(properties)
 system.add_command(template)
 system.add_command(warm)
 

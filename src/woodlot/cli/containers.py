@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from woodlot.cli import completion
 from woodlot.cli.output import print_json, print_table, raise_all
 from woodlot.errors import WoodlotError
 from woodlot.units import MIB, format_size
@@ -39,7 +40,7 @@ def list_command(app: "App", *, everything: bool, style: str, quiet: bool) -> No
 
 
 @click.command()
-@click.argument("containers", nargs=-1, required=True)
+@click.argument("containers", nargs=-1, required=True, shell_complete=completion.containers)
 @click.pass_obj
 def inspect(app: "App", containers: Sequence[str]) -> None:
     """Show all of containers as a JSON array."""
@@ -49,7 +50,7 @@ def inspect(app: "App", containers: Sequence[str]) -> None:
 
 
 @click.command()
-@click.argument("containers", nargs=-1)
+@click.argument("containers", nargs=-1, shell_complete=completion.containers)
 @click.option("-a", "--all", "everything", is_flag=True, help="All that are stopped; with -f, all.")
 @click.option("-f", "--force", is_flag=True, help="Kill running ones first.")
 @click.pass_obj

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import click
 
+from woodlot.cli import completion
 from woodlot.errors import ConfigError
 from woodlot.units import format_size
 
@@ -157,7 +158,7 @@ async def _apart(work: Callable[[], T]) -> T:
 
 
 @click.command()
-@click.argument("container")
+@click.argument("container", shell_complete=completion.containers)
 @click.option(
     "-o",
     "--output",
@@ -196,7 +197,7 @@ def export(app: "App", container: str, *, output: Path | None) -> None:
 
 
 @click.command()
-@click.argument("container")
+@click.argument("container", shell_complete=completion.containers)
 @click.pass_obj
 def diff(app: "App", container: str) -> None:
     """Show where a container's root filesystem differs from its image: A added, C changed, D deleted."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from woodlot.cli import completion
 from woodlot.container import options
 from woodlot.container.spec import ExecSpec
 from woodlot.errors import ConfigError, StateError
@@ -19,7 +20,7 @@ MANY: dict[str, Any] = {"multiple": True, "default": ()}
 
 
 @click.command("exec", context_settings={"allow_interspersed_args": False})
-@click.argument("container")
+@click.argument("container", shell_complete=completion.containers)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
 @click.option("-i", "--interactive", is_flag=True, help="Keep stdin open.")
 @click.option("-t", "--tty", is_flag=True, help="Give the process a terminal.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import click
 
+from woodlot.cli import completion
 from woodlot.cli.output import print_table
 from woodlot.cli.progress import KINDS, make_progress
 from woodlot.errors import ErrorCode, WoodlotError
@@ -155,7 +156,7 @@ def list_command(context: Context, *, style: str, quiet: bool, verbose: bool) ->
 
 
 @click.command("inspect")
-@click.argument("references", nargs=-1, required=True)
+@click.argument("references", nargs=-1, required=True, shell_complete=completion.images)
 @click.pass_obj
 def inspect_command(context: Context, references: Sequence[str]) -> None:
     """Show everything about images, as a JSON array."""
@@ -166,7 +167,7 @@ def inspect_command(context: Context, references: Sequence[str]) -> None:
 
 
 @click.command("delete")
-@click.argument("references", nargs=-1)
+@click.argument("references", nargs=-1, shell_complete=completion.images)
 @click.option("-a", "--all", "every", is_flag=True, help="All images that no container uses.")
 @click.option(
     "-f", "--force", is_flag=True, help="Ignore missing ones, and stopped containers that use them."

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from woodlot.cli import completion
 from woodlot.cli.output import raise_all
 from woodlot.container import options
 from woodlot.errors import StateError, WoodlotError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 # Seconds, as Apple's container; Docker's is 10.
 STOP_GRACE_S = 5.0
 
-containers_argument = click.argument("containers", nargs=-1)
+containers_argument = click.argument("containers", nargs=-1, shell_complete=completion.containers)
 signal_option = click.option("-s", "--signal", "signal_name", help="Signal, by name or number.")
 grace_option = click.option(
     "-t",
@@ -169,7 +170,7 @@ def wait(app: "App", containers: Sequence[str]) -> None:
 
 
 @click.command()
-@click.argument("container")
+@click.argument("container", shell_complete=completion.containers)
 @click.option("--no-stdin", is_flag=True, help="Do not hand over stdin.")
 @click.pass_obj
 def attach(app: "App", container: str, *, no_stdin: bool) -> int:
@@ -182,7 +183,7 @@ def attach(app: "App", container: str, *, no_stdin: bool) -> int:
 
 
 @click.command()
-@click.argument("container")
+@click.argument("container", shell_complete=completion.containers)
 @click.argument("name")
 @click.pass_obj
 def rename(app: "App", container: str, name: str) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from woodlot.cli import completion
 from woodlot.container.logs import LogReader, Record, parse_records
 from woodlot.errors import ConfigError, NotFoundError, StateError
 
@@ -23,7 +24,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @click.command()
-@click.argument("container")
+@click.argument("container", shell_complete=completion.containers)
 @click.option("-f", "--follow", is_flag=True, help="Go on until the container ends.")
 @click.option("-n", "--tail", "tail", default="all", metavar="LINES", help="Only the last ones.")
 @click.option("-t", "--timestamps", is_flag=True, help="Show when each line came.")

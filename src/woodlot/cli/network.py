@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from woodlot.cli import completion
 from woodlot.cli.output import print_json, print_table, raise_all
 from woodlot.errors import ConfigError, NotFoundError, StateError, WoodlotError
 
@@ -108,7 +109,7 @@ def list_command(app: "App", *, style: str, quiet: bool) -> None:
 
 
 @network.command()
-@click.argument("names", nargs=-1, required=True)
+@click.argument("names", nargs=-1, required=True, shell_complete=completion.networks)
 @click.pass_obj
 def inspect(app: "App", names: Sequence[str]) -> None:
     """Show all of networks, and who is attached, as a JSON array."""
@@ -120,7 +121,7 @@ def inspect(app: "App", names: Sequence[str]) -> None:
 
 
 @network.command("delete")
-@click.argument("names", nargs=-1, required=True)
+@click.argument("names", nargs=-1, required=True, shell_complete=completion.networks)
 @click.pass_obj
 def delete_command(app: "App", names: Sequence[str]) -> None:
     """Delete networks to which no container is attached (rm)."""
@@ -153,7 +154,7 @@ def prune(app: "App") -> None:
 
 
 @click.command()
-@click.argument("container")
+@click.argument("container", shell_complete=completion.containers)
 @click.argument("wanted", required=False, metavar="[PORT[/PROTOCOL]]")
 @click.pass_obj
 def port(app: "App", container: str, *, wanted: str | None) -> None:

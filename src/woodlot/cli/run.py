@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from woodlot.cli import completion
 from woodlot.cli.image import choose_platform, fetch_options, platform_options
 from woodlot.cli.progress import make_progress
 from woodlot.container.create import Request
@@ -137,7 +138,7 @@ def container_options(command: Callable[..., object]) -> Callable[..., object]:
     """Give a command the image, the arguments, and every option that describes a container."""
     for option in reversed(_OPTIONS):
         command = option(command)
-    return click.argument("image")(
+    return click.argument("image", shell_complete=completion.images)(
         click.argument("args", nargs=-1, type=click.UNPROCESSED)(command)
     )
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from woodlot.cli import completion
 from woodlot.cli.output import print_json, print_table, raise_all
 from woodlot.errors import WoodlotError
 from woodlot.units import format_size
@@ -77,7 +78,7 @@ def list_command(app: "App", *, style: str, quiet: bool) -> None:
 
 
 @click.command("inspect")
-@click.argument("names", nargs=-1, required=True)
+@click.argument("names", nargs=-1, required=True, shell_complete=completion.volumes)
 @click.pass_obj
 def inspect_command(app: "App", names: Sequence[str]) -> None:
     """Show all of volumes as a JSON array."""
@@ -87,7 +88,7 @@ def inspect_command(app: "App", names: Sequence[str]) -> None:
 
 
 @click.command("delete")
-@click.argument("names", nargs=-1, required=True)
+@click.argument("names", nargs=-1, required=True, shell_complete=completion.volumes)
 @click.pass_obj
 def delete_command(app: "App", names: Sequence[str]) -> None:
     """Delete volumes and the files in them."""

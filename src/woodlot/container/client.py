@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import grpc
 import grpc.aio
 
 from woodlot._pb.supervisor.v1 import supervisor_pb2 as pb
 from woodlot._pb.supervisor.v1.supervisor_pb2_grpc import SupervisorStub
+from woodlot.channel import Channel
 from woodlot.container.logs import LogPosition
 from woodlot.container.session import End
 from woodlot.container.spec import ExecSpec
@@ -95,31 +95,13 @@ class Attachment:
             return
 
 
-class Supervised:
+class Supervised(Channel):
     """A connection to a supervisor; closed by leaving its ``async with`` block."""
 
     def __init__(self, socket_path: Path) -> None:
-        self._channel = grpc.aio.insecure_channel(
-            f"unix:{socket_path}",
-            options=[
-                ("grpc.max_receive_message_length", 8 << 20),
-                ("grpc.enable_http_proxy", 0),
-                ("grpc.use_local_subchannel_pool", 1),
-            ],
-        )
+        super().__init__(f"unix:{socket_path}", max_message_bytes=8 << 20)
         # Any: generated stubs carry no types.
         self._stub: Any = cast("Any", SupervisorStub)(self._channel)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._channel.close(None)
 
     async def start(self) -> None:
         """Start the process; return when it runs.

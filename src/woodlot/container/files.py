@@ -11,14 +11,14 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import grpc
 import grpc.aio
 
 from woodlot._pb.agent.v1 import agent_pb2 as pb
 from woodlot._pb.agent.v1.agent_pb2_grpc import FilesStub
+from woodlot.channel import Channel
 from woodlot.container import begin
 from woodlot.container.lifecycle import Container
 from woodlot.container.wire import decode_error
@@ -76,32 +76,14 @@ class Found:
         return stat.S_ISREG(self.mode)
 
 
-class Files:
+class Files(Channel):
     """The files of one container; closed by leaving its ``async with`` block."""
 
     def __init__(self, socket_path: Path, name: str) -> None:
         self._name = name
-        self._channel = grpc.aio.insecure_channel(
-            f"unix:{socket_path}",
-            options=[
-                ("grpc.max_receive_message_length", 8 << 20),
-                ("grpc.enable_http_proxy", 0),
-                ("grpc.use_local_subchannel_pool", 1),
-            ],
-        )
+        super().__init__(f"unix:{socket_path}", max_message_bytes=8 << 20)
         # Any: generated stubs carry no types.
         self._stub: Any = cast("Any", FilesStub)(self._channel)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._channel.close(None)
 
     async def find(self, path: str, *, follow: bool) -> Found:
         """What is at an absolute path.

@@ -8,14 +8,14 @@ import secrets
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import grpc
 import grpc.aio
 
 from woodlot._pb.agent.v1 import agent_pb2 as pb
 from woodlot._pb.agent.v1.agent_pb2_grpc import AgentStub
+from woodlot.channel import Channel
 from woodlot.errors import ConfigError, ErrorCode, ExecutionError, GuestError, GuestTimeoutError
 from woodlot.guest.connection import Connection
 
@@ -28,7 +28,6 @@ _MAX_MESSAGE_BYTES = 4 << 20
 _MAX_TEXT = 500
 
 _CHANNEL_OPTIONS: Sequence[tuple[str, Any]] = (
-    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
     # A guest that boots slowly answers the HTTP/2 preface late; a second connection would find the channel taken.
     ("grpc.min_reconnect_backoff_ms", 300_000),
@@ -36,8 +35,6 @@ _CHANNEL_OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.initial_reconnect_backoff_ms", 20),
     ("grpc.max_reconnect_backoff_ms", 100),
     ("grpc.keepalive_time_ms", 2**31 - 1),
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.use_local_subchannel_pool", 1),
     # What a guest can make us keep for each stream that nobody reads; the probe would make it megabytes.
     ("grpc.http2.lookahead_bytes", 256 << 10),
     ("grpc.http2.bdp_probe", 0),
@@ -157,24 +154,13 @@ class Process:
         raise GuestError("the guest agent ended the process's stream without an exit status")
 
 
-class Agent:
+class Agent(Channel):
     """A connected agent; closed by leaving its ``async with`` block."""
 
     def __init__(self, target: str) -> None:
-        self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
+        super().__init__(target, max_message_bytes=_MAX_MESSAGE_BYTES, options=_CHANNEL_OPTIONS)
         # Any: generated stubs carry no types.
         self._stub: Any = cast("Any", AgentStub)(self._channel)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._channel.close(None)
 
     async def hello(self, *, timeout_s: float) -> Hello:
         """Wait until the agent answers.

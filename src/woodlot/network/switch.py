@@ -20,6 +20,7 @@ import grpc.aio
 from woodlot import process
 from woodlot._pb.switch.v1 import switch_pb2 as pb
 from woodlot._pb.switch.v1.switch_pb2_grpc import SwitchStub
+from woodlot.channel import dial
 from woodlot.errors import (
     AlreadyExistsError,
     ConfigError,
@@ -267,14 +268,7 @@ def build_argv(program: Path, paths: Paths, network: Network, listen_fd: int) ->
 
 
 def _dial(paths: Paths, network: Network) -> grpc.aio.Channel:
-    return grpc.aio.insecure_channel(
-        f"unix:{paths.switch_socket(network.id)}",
-        options=[
-            ("grpc.enable_http_proxy", 0),
-            ("grpc.use_local_subchannel_pool", 1),
-            ("grpc.max_receive_message_length", 1 << 20),
-        ],
-    )
+    return dial(f"unix:{paths.switch_socket(network.id)}", max_message_bytes=1 << 20)
 
 
 def _request(paths: Paths, wanted: Wanted) -> pb.AttachRequest:

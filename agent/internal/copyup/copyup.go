@@ -30,14 +30,17 @@ type copier struct {
 // owners, modes, times, extended attributes and hard links among them. Nothing there is an
 // empty directory, and nothing copied.
 // It is for a volume nobody uses yet: what a copy that was cut short has left is removed.
-func Fill(ctx context.Context, root, destination, target string) (copied bool, err error) {
+func Fill(ctx context.Context, root, destination, target string, cutShort bool) (copied bool, err error) {
 	to, err := unix.Open(target, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return false, fmt.Errorf("open the volume: %w", err)
 	}
 	defer func() { _ = unix.Close(to) }()
-	if err := empty(target); err != nil {
-		return false, fmt.Errorf("empty the volume: %w", err)
+	// Only then: another container may be using a volume that was empty a moment ago.
+	if cutShort {
+		if err := empty(target); err != nil {
+			return false, fmt.Errorf("empty the volume: %w", err)
+		}
 	}
 	from, err := openInRoot(root, destination)
 	if errors.Is(err, unix.ENOENT) {

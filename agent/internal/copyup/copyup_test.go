@@ -18,7 +18,7 @@ func must(t *testing.T, err error) {
 
 func fill(t *testing.T, root, name, target string, want bool) {
 	t.Helper()
-	copied, err := Fill(t.Context(), root, name, target)
+	copied, err := Fill(t.Context(), root, name, target, true)
 	must(t, err)
 	if copied != want {
 		t.Errorf("%s: copied %v, want %v", name, copied, want)
@@ -90,7 +90,7 @@ func TestFillFollowsLinksInsideTheImageOnly(t *testing.T) {
 		t.Errorf("%v", entries)
 	}
 	must(t, os.WriteFile(filepath.Join(root, "file"), nil, 0o600))
-	if _, err := Fill(t.Context(), root, "/file", target); err == nil {
+	if _, err := Fill(t.Context(), root, "/file", target, true); err == nil {
 		t.Error("a file was taken for a directory")
 	}
 }

@@ -820,9 +820,11 @@ type Mount struct {
 	// Of virtiofs and ext4: the directory or file directly below the filesystem's root that is mounted in the root's
 	// place; a directory is made if it is missing.
 	Name string `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
-	// Of virtiofs and ext4: empty what is mounted, then copy into it what the image has at the destination, with owners,
+	// Of virtiofs and ext4: copy into it what the image has at the destination, with owners,
 	// modes, times and extended attributes.
 	CopyUp bool `protobuf:"varint,6,opt,name=copy_up,json=copyUp,proto3" json:"copy_up,omitempty"`
+	// With copy_up: throw away what is there first. It is what a copy that was cut short has left.
+	CutShort bool `protobuf:"varint,10,opt,name=cut_short,json=cutShort,proto3" json:"cut_short,omitempty"`
 	// Of a socket: its permissions, and its owner as in Process.user.
 	Mode  uint32 `protobuf:"varint,7,opt,name=mode,proto3" json:"mode,omitempty"`
 	Owner string `protobuf:"bytes,8,opt,name=owner,proto3" json:"owner,omitempty"`
@@ -900,6 +902,13 @@ func (x *Mount) GetName() string {
 func (x *Mount) GetCopyUp() bool {
 	if x != nil {
 		return x.CopyUp
+	}
+	return false
+}
+
+func (x *Mount) GetCutShort() bool {
+	if x != nil {
+		return x.CutShort
 	}
 	return false
 }
@@ -3098,14 +3107,16 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x0eRootFilesystem\x12!\n" +
 	"\fimage_serial\x18\x01 \x01(\tR\vimageSerial\x12!\n" +
 	"\fupper_serial\x18\x02 \x01(\tR\vupperSerial\x12\x1b\n" +
-	"\tread_only\x18\x03 \x01(\bR\breadOnly\"\xdc\x01\n" +
+	"\tread_only\x18\x03 \x01(\bR\breadOnly\"\xf9\x01\n" +
 	"\x05Mount\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12 \n" +
 	"\vdestination\x18\x03 \x01(\tR\vdestination\x12\x18\n" +
 	"\aoptions\x18\x04 \x03(\tR\aoptions\x12\x12\n" +
 	"\x04name\x18\x05 \x01(\tR\x04name\x12\x17\n" +
-	"\acopy_up\x18\x06 \x01(\bR\x06copyUp\x12\x12\n" +
+	"\acopy_up\x18\x06 \x01(\bR\x06copyUp\x12\x1b\n" +
+	"\tcut_short\x18\n" +
+	" \x01(\bR\bcutShort\x12\x12\n" +
 	"\x04mode\x18\a \x01(\rR\x04mode\x12\x14\n" +
 	"\x05owner\x18\b \x01(\tR\x05owner\x12\x14\n" +
 	"\x05watch\x18\t \x01(\bR\x05watch\"a\n" +

@@ -85,7 +85,7 @@ func addMount(spec *container.Spec, i int, m *pb.Mount) error {
 		}
 		spec.Shares = append(spec.Shares, share.Spec{
 			Type: m.GetType(), Source: m.GetSource(), Name: m.GetName(), Destination: m.GetDestination(),
-			ReadOnly: flags&unix.MS_RDONLY != 0, CopyUp: m.GetCopyUp(), Watch: m.GetWatch(), Index: i,
+			ReadOnly: flags&unix.MS_RDONLY != 0, CopyUp: m.GetCopyUp(), CutShort: m.GetCutShort(), Watch: m.GetWatch(), Index: i,
 		})
 		mount.Type, mount.Source = launchspec.Bind, ""
 	case launchspec.Socket:

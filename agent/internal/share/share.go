@@ -45,6 +45,8 @@ type Spec struct {
 	Destination string
 	ReadOnly    bool
 	CopyUp      bool
+	// CutShort tells that an earlier copy has left a part.
+	CutShort bool
 	// Watch: what changes on the host is told; of virtiofs.
 	Watch bool
 	// Index of the mount in the container's list.
@@ -102,7 +104,7 @@ func Mount(ctx context.Context, dir, rootfs string, reaper *reap.Reaper, list []
 		}
 		if s.CopyUp && !filled[path] {
 			// Of several mounts of a volume, the first with something below it fills it.
-			if filled[path], err = copyup.Fill(ctx, rootfs, s.Destination, path); err != nil {
+			if filled[path], err = copyup.Fill(ctx, rootfs, s.Destination, path, s.CutShort); err != nil {
 				return nil, fail.Context("fill the volume at "+s.Destination+" with the image's files", err)
 			}
 		}

@@ -43,6 +43,7 @@ class Sharing:
         self._directory = directory
         self._volumes: dict[str, Volume] = {}
         self._to_fill: set[str] = set()
+        self._cut_short: set[str] = set()
         self._filling = AsyncExitStack()
         self._shares: dict[str, Share] = {}
         self._disks: dict[str, Disk] = {}
@@ -91,6 +92,8 @@ class Sharing:
                 await held.enter_async_context(hold(volume.lock))
                 if volume.needs_filling():
                     # From here on what is in it is not whole.
+                    if volume.filling.exists():
+                        self._cut_short.add(name)
                     volume.filling.touch()
                     self._to_fill.add(name)
                     self._filling.push_async_exit(held.pop_all())
@@ -256,6 +259,7 @@ class Sharing:
             request.watch = share.watched
         if mount.type == "volume" and mount.copy and mount.source in self._to_fill:
             request.copy_up = True
+            request.cut_short = mount.source in self._cut_short
         return request
 
     def _copying(self) -> Iterator[Mount]:

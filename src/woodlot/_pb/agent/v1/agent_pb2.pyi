@@ -128,13 +128,14 @@ class RootFilesystem(_message.Message):
     def __init__(self, image_serial: _Optional[str] = ..., upper_serial: _Optional[str] = ..., read_only: bool = ...) -> None: ...
 
 class Mount(_message.Message):
-    __slots__ = ("type", "source", "destination", "options", "name", "copy_up", "mode", "owner", "watch")
+    __slots__ = ("type", "source", "destination", "options", "name", "copy_up", "cut_short", "mode", "owner", "watch")
     TYPE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     DESTINATION_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     COPY_UP_FIELD_NUMBER: _ClassVar[int]
+    CUT_SHORT_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     WATCH_FIELD_NUMBER: _ClassVar[int]
@@ -144,10 +145,11 @@ class Mount(_message.Message):
     options: _containers.RepeatedScalarFieldContainer[str]
     name: str
     copy_up: bool
+    cut_short: bool
     mode: int
     owner: str
     watch: bool
-    def __init__(self, type: _Optional[str] = ..., source: _Optional[str] = ..., destination: _Optional[str] = ..., options: _Optional[_Iterable[str]] = ..., name: _Optional[str] = ..., copy_up: bool = ..., mode: _Optional[int] = ..., owner: _Optional[str] = ..., watch: bool = ...) -> None: ...
+    def __init__(self, type: _Optional[str] = ..., source: _Optional[str] = ..., destination: _Optional[str] = ..., options: _Optional[_Iterable[str]] = ..., name: _Optional[str] = ..., copy_up: bool = ..., cut_short: bool = ..., mode: _Optional[int] = ..., owner: _Optional[str] = ..., watch: bool = ...) -> None: ...
 
 class Resources(_message.Message):
     __slots__ = ("cpu_millis", "memory_bytes", "pids")

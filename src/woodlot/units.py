@@ -1,6 +1,7 @@
 """Sizes and times as people write them."""
 
 import re
+from datetime import UTC, datetime
 
 from woodlot.errors import ConfigError
 
@@ -38,3 +39,8 @@ def format_size(size_bytes: float) -> str:
             return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"
         size_bytes /= 1024
     return f"{size_bytes:.1f} TiB"
+
+
+def format_time(seconds: float) -> str:
+    """A moment in seconds since 1970, as ``2026-01-31T12:00:00Z``."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

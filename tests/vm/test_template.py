@@ -11,6 +11,8 @@ import pytest
 from tests.cli import Cli
 from tests.registry.server import Registry
 
+pytestmark = pytest.mark.vm
+
 CLONES = int(os.environ.get("WOODLOT_TEST_CLONES", "8"))
 
 # What two machines that stood at the same place would say alike. The sequence number is that of a connection to

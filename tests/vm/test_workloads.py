@@ -138,14 +138,14 @@ def test_random_io_is_what_was_written(
     image = pull(container, registry, "python:3.11")
     source = tmp_path_factory.mktemp("work")
     flags = {
-        "bind": ("-v", f"{source}:/work"),
-        "watched": ("-v", f"{source}:/work:watch"),
-        "directory": ("--mount", "type=volume,source=io,target=/work"),
-        "block": ("-v", "/work"),
-        "root": ("-w", "/work"),
+        "bind": ("-v", f"{source}:/srv"),
+        "watched": ("-v", f"{source}:/srv:watch"),
+        "directory": ("--mount", "type=volume,source=io,target=/srv"),
+        "block": ("-v", "/srv"),
+        "root": ("-w", "/srv"),
     }[kind]
     said = container.ok(
-        "run", "--rm", *flags, image, "python3", "-c", RANDOM_IO, "/work/file", "7", str(OPERATIONS),
+        "run", "--rm", *flags, image, "python3", "-c", RANDOM_IO, "/srv/file", "7", str(OPERATIONS),
         timeout_s=280,
     )  # fmt: skip
     container("volume", "rm", "io")

@@ -3,8 +3,6 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -12,7 +10,7 @@ import click
 from woodlot.cli import completion
 from woodlot.cli.output import print_json, print_table, raise_all
 from woodlot.errors import WoodlotError
-from woodlot.units import MIB, format_size
+from woodlot.units import MIB, format_size, format_time
 
 if TYPE_CHECKING:
     from woodlot.cli.app import App
@@ -82,13 +80,14 @@ def delete(app: "App", containers: Sequence[str], *, everything: bool, force: bo
 def prune(app: "App") -> None:
     """Delete all containers that do not run, and what they wrote."""
     from woodlot.container import lifecycle
+    from woodlot.store.disk import used_bytes
 
     failures: list[WoodlotError] = []
     freed = 0
     for found in lifecycle.find_all(app.store):
         if found.is_live:
             continue
-        size = _size(app.paths.container(found.spec.id))
+        size = used_bytes(app.paths.container(found.spec.id))
         try:
             lifecycle.delete(app.store, found)
         except WoodlotError as error:
@@ -99,11 +98,6 @@ def prune(app: "App") -> None:
             freed += size
     click.echo(f"Reclaimed {format_size(freed)}", err=True)
     raise_all(failures)
-
-
-def _size(directory: Path) -> int:
-    """What a directory's files take on the disk, in bytes."""
-    return sum(path.lstat().st_blocks * 512 for path in directory.rglob("*"))
 
 
 async def _delete_all(
@@ -258,6 +252,4 @@ def _row(container: "Container") -> tuple[str, ...]:
 
 
 def _date(seconds: float) -> str | None:
-    if seconds == 0.0:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return format_time(seconds) if seconds else None

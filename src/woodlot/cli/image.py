@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import click
@@ -13,7 +13,7 @@ from woodlot.cli import completion
 from woodlot.cli.output import print_table
 from woodlot.cli.progress import KINDS, make_progress
 from woodlot.errors import ErrorCode, WoodlotError
-from woodlot.units import format_size
+from woodlot.units import format_size, format_time
 
 if TYPE_CHECKING:
     from woodlot.image.image import LocalImage
@@ -263,4 +263,4 @@ def _wide_rows(image: "LocalImage") -> list[tuple[str, ...]]:
 
 
 def _time(created: datetime | None) -> str:
-    return created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if created else ""
+    return format_time(created.timestamp()) if created else ""

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +9,7 @@ import click
 from woodlot.cli import completion
 from woodlot.cli.output import print_json, print_table, raise_all
 from woodlot.errors import ConfigError, NotFoundError, StateError, WoodlotError
+from woodlot.units import format_time
 
 if TYPE_CHECKING:
     from woodlot.cli.app import App
@@ -241,7 +241,6 @@ def _state(app: "App", found: "Network") -> str:
 
 
 def _describe(app: "App", found: "Network") -> dict[str, object]:
-    created = datetime.fromtimestamp(found.created_at, UTC) if found.created_at else None
     return {
         "id": found.id,
         "name": found.name,
@@ -251,6 +250,6 @@ def _describe(app: "App", found: "Network") -> dict[str, object]:
         "egress": found.egress,
         "driver": found.driver,
         "labels": dict(found.labels),
-        "creationDate": created.strftime("%Y-%m-%dT%H:%M:%SZ") if created else None,
+        "creationDate": format_time(found.created_at) if found.created_at else None,
         "state": _state(app, found),
     }

@@ -1,28 +1,18 @@
 """``container system template`` and ``container system warm``: the saved machines that containers start from."""
 
 import asyncio
-import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import click
 
 from woodlot.cli.output import print_json, print_table
-from woodlot.units import format_size
+from woodlot.units import format_size, format_time
 
 if TYPE_CHECKING:
-    from woodlot.paths import Paths
+    from woodlot.cli.app import App
     from woodlot.template.template import Template
-
-
-class Context(Protocol):
-    """What the app hands to its commands."""
-
-    @property
-    def paths(self) -> "Paths":
-        """The installation."""
-        ...
 
 
 @click.group()
@@ -34,11 +24,11 @@ def template() -> None:
 @click.option("--format", "style", type=click.Choice(("table", "json")), default="table")
 @click.option("-q", "--quiet", is_flag=True, help="Ids only.")
 @click.pass_obj
-def list_command(context: Context, *, style: str, quiet: bool) -> None:
+def list_command(app: "App", *, style: str, quiet: bool) -> None:
     """List the templates, the last used first."""
     from woodlot.template.template import list_templates
 
-    found = list_templates(context.paths)
+    found = list_templates(app.paths)
     if quiet:
         for one in found:
             click.echo(one.id)
@@ -56,7 +46,7 @@ def list_command(context: Context, *, style: str, quiet: bool) -> None:
                     str(one.description["networks"]),
                     "yes" if one.description["balloon"] else "no",
                     format_size(one.size_bytes),
-                    _time(one.used_at),
+                    format_time(one.used_at),
                 )
                 for one in found
             ],
@@ -66,11 +56,11 @@ def list_command(context: Context, *, style: str, quiet: bool) -> None:
 @template.command("prune")
 @click.option("-a", "--all", "everything", is_flag=True, help="Remove those in use lately, too.")
 @click.pass_obj
-def prune_command(context: Context, *, everything: bool) -> None:
+def prune_command(app: "App", *, everything: bool) -> None:
     """Remove templates that nobody used for long; running containers go on."""
     from woodlot.template.template import prune
 
-    for one in prune(context.paths, max_bytes=0 if everything else None):
+    for one in prune(app.paths, max_bytes=0 if everything else None):
         click.echo(one.id)
 
 
@@ -79,31 +69,29 @@ def prune_command(context: Context, *, everything: bool) -> None:
 @click.option("-m", "--memory", metavar="SIZE", help="Memory of the containers it is for.")
 @click.option("--networks", type=click.IntRange(0, 8), default=1, show_default=True)
 @click.pass_obj
-def build_command(
-    context: Context, *, cpus: float | None, memory: str | None, networks: int
-) -> None:
+def build_command(app: "App", *, cpus: float | None, memory: str | None, networks: int) -> None:
     """Make the templates of containers in the foreground and in the background, unless they are there."""
-    _build(context, cpus=cpus, memory=memory, networks=networks)
+    _build(app, cpus=cpus, memory=memory, networks=networks)
 
 
 @click.command()
 @click.pass_obj
-def warm(context: Context) -> None:
+def warm(app: "App") -> None:
     """Make the templates of containers with the default settings, so that the first start is quick, too."""
-    _build(context, cpus=None, memory=None, networks=1)
+    _build(app, cpus=None, memory=None, networks=1)
 
 
-def _build(context: Context, *, cpus: float | None, memory: str | None, networks: int) -> None:
+def _build(app: "App", *, cpus: float | None, memory: str | None, networks: int) -> None:
     from woodlot.container.boot import plan_machine
     from woodlot.container.create import choose_cpus, choose_memory
     from woodlot.container.machine import ensure_template
     from woodlot.vmm.base import Accelerator
 
-    plan = asyncio.run(plan_machine(context.paths))
+    plan = asyncio.run(plan_machine(app.paths))
     for returns_memory in (False, True):
         made = asyncio.run(
             ensure_template(
-                context.paths,
+                app.paths,
                 replace(plan, returns_memory=returns_memory),
                 cpus=choose_cpus(cpus, emulated=plan.accelerator is Accelerator.TCG),
                 memory_bytes=choose_memory(memory),
@@ -117,7 +105,7 @@ def _describe(one: "Template") -> Mapping[str, object]:
     return {
         "id": one.id,
         "sizeBytes": one.size_bytes,
-        "usedAt": _time(one.used_at),
+        "usedAt": format_time(one.used_at),
         "arch": one.description["arch"],
         "accelerator": one.description["accelerator"],
         "cpus": one.description["vcpus"],
@@ -126,7 +114,3 @@ def _describe(one: "Template") -> Mapping[str, object]:
         "networks": one.description["networks"],
         "returnsMemory": one.description["balloon"],
     }
-
-
-def _time(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

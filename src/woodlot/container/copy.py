@@ -11,9 +11,9 @@ from pathlib import Path
 
 from woodlot.archive.pack import pack, pack_bytes
 from woodlot.archive.unpack import Unpacked, unpack
-from woodlot.container.bridge import consume, produce
 from woodlot.container.files import Files, Found
 from woodlot.container.place import Operand, Source, Target, place
+from woodlot.container.threaded import consume, produce
 from woodlot.errors import IntegrityError, LimitError, NotFoundError, StateError
 from woodlot.progress import NoProgress, Progress
 from woodlot.rootfs.tar import Kind, TarReader

@@ -88,9 +88,9 @@ class Machine:
         """
         async with AsyncExitStack() as stack:
             if _may_restore(self._plan, self._spec):
-                attempt = AsyncExitStack()
+                attempt = await stack.enter_async_context(AsyncExitStack())
                 try:
-                    vm, agent = await self._open(attempt, restore=True)
+                    opened = await self._open(attempt, restore=True)
                 except (VmmError, GuestError) as error:
                     log.warning("booting, since a template does not work: %s", error.message)
                     await attempt.aclose()
@@ -98,12 +98,8 @@ class Machine:
                         template.discard(self._template)
                     self._template = None
                     self._reset()
-                except BaseException:
-                    await attempt.aclose()
-                    raise
                 else:
-                    stack.push_async_exit(attempt)
-                    yield vm, agent
+                    yield opened
                     return
             yield await self._open(stack, restore=False)
 

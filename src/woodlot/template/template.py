@@ -27,6 +27,7 @@ from woodlot import settings
 from woodlot.errors import VmmError, WoodlotError
 from woodlot.paths import Paths
 from woodlot.process import last_words
+from woodlot.store.disk import used_bytes
 from woodlot.store.locks import hold, try_hold
 from woodlot.template import shape
 from woodlot.vmm.base import SavedMachine, VmSpec
@@ -60,7 +61,7 @@ class Template:
     @property
     def size_bytes(self) -> int:
         """What it takes on the host's disk."""
-        return sum(path.stat().st_blocks * 512 for path in self.directory.iterdir())
+        return used_bytes(self.directory)
 
     @property
     def used_at(self) -> float:

@@ -177,13 +177,13 @@ class Vmm(Protocol):
         ...
 
     def start(
-        self, spec: VmSpec, saved: SavedMachine | None = None
+        self, spec: VmSpec, saved_machine: SavedMachine | None = None
     ) -> AbstractAsyncContextManager[VirtualMachine]:
         """Run a VM for the life of the block; entered when its process runs, before the guest is up.
 
         Args:
             spec: The machine.
-            saved: Go on where this one stood, in place of booting. Unless the spec `owns_memory`, what is only
+            saved_machine: Go on where this one stood, in place of booting. Unless the spec `owns_memory`, what is only
                 read stays one for all that started there.
 
         Raises:

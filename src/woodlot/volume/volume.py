@@ -30,11 +30,11 @@ from woodlot.errors import (
 )
 from woodlot.files.share import remove_tree
 from woodlot.rootfs.upper import MIN_DISK_BYTES, clone_disk, ensure_upper_template
-from woodlot.store.disk import disk_errors
+from woodlot.store.disk import disk_errors, used_bytes
 from woodlot.store.locks import hold_sync
 from woodlot.store.store import Store
 from woodlot.store.volumes import VolumeKind, VolumeRecord, new_record
-from woodlot.units import format_size, parse_size
+from woodlot.units import format_size, format_time, parse_size
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{1,127}")
 
@@ -291,24 +291,10 @@ def prune(store: Store, *, every: bool = False) -> tuple[list[str], int]:
         used = _users(store)
         for record in store.volumes.list():
             if (every or record.anonymous) and record.name not in used:
-                freed += used_bytes(_volume(store, record))
+                freed += used_bytes(_volume(store, record).directory)
                 _remove(store, record)
                 removed.append(record.name)
     return removed, freed
-
-
-def used_bytes(volume: Volume) -> int:
-    """Room its files take on the host; what we may not look into is not counted."""
-    total = 0
-    pending = [volume.directory]
-    while pending:
-        with contextlib.suppress(OSError), os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                with contextlib.suppress(OSError):
-                    total += entry.stat(follow_symlinks=False).st_blocks * 512
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(Path(entry.path))
-    return total
 
 
 def inspect(store: Store, volume: Volume) -> dict[str, object]:
@@ -320,10 +306,10 @@ def inspect(store: Store, volume: Volume) -> dict[str, object]:
         "type": record.kind,
         "source": str(volume.disk if block else volume.data),
         "sizeInBytes": record.size,
-        "usedInBytes": used_bytes(volume),
+        "usedInBytes": used_bytes(volume.directory),
         "labels": dict(record.labels),
         "anonymous": record.anonymous,
-        "creationDate": record.created_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "creationDate": format_time(record.created_at.timestamp()),
         "containers": users(store, record.name),
     }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from woodlot.errors import VmmError
 
-# Of processors and devices, with firmware and video memory; ten times what was seen.
+# Of processors and devices, with firmware: 0.6 MB was seen.
 MAX_STATE_BYTES = 16 << 20
 _CHUNK_BYTES = 1 << 20
 

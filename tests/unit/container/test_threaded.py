@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 
 import pytest
 
-from woodlot.container.bridge import consume, produce
+from woodlot.container.threaded import consume, produce
 from woodlot.errors import StateError
 
 

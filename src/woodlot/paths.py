@@ -98,8 +98,12 @@ class Paths:
         return self.runtime / f"n{network_id[:12]}.sock"
 
     def sockets(self, container_id: str) -> Path:
-        """The directory of one container's sockets."""
+        """The directory of one container's sockets; there as long as its supervisor."""
         return self.runtime / container_id[:12]
+
+    def machine_sockets(self, container_id: str) -> Path:
+        """The directory of the sockets of one container's machine; there from a start to its end."""
+        return self.sockets(container_id) / "m"
 
 
 def find_paths(root: str | os.PathLike[str] | None = None) -> Paths:
@@ -119,7 +123,7 @@ def find_paths(root: str | os.PathLike[str] | None = None) -> Paths:
     paths = Paths(data=data, runtime=runtime)
     for directory in (data, runtime):
         _ensure_private(directory)
-    longest = paths.sockets("0" * 12) / "a.sock"
+    longest = paths.machine_sockets("0" * 12) / "a.sock"
     if len(os.fsencode(longest)) > MAX_SOCKET_PATH_BYTES:
         raise ConfigError(
             f"the runtime directory {runtime} is too long for a socket's path",

@@ -36,18 +36,21 @@ def test_auth_registry_wants_its_password(
 
 @pytest.mark.parametrize("how", ["argument", "environment", "cwd", "open file"])
 def test_leaked_process_is_found(tmp_path: Path, how: str) -> None:
-    argv = [sys.executable, "-c", "input()"]
+    argv = [sys.executable, "-c", "import sys; sys.stderr.write('!'); sys.stderr.flush(); input()"]
     known = {} if how != "environment" else {"WOODLOT_ROOT": str(tmp_path)}
     with (tmp_path / "file").open("wb") as file:
         process = subprocess.Popen(
             [*argv, str(tmp_path)] if how == "argument" else argv,
             stdin=subprocess.PIPE,
             stdout=file if how == "open file" else subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             cwd=tmp_path if how == "cwd" else "/",
             env=known,
         )
     with process:
+        # Its arguments are there a moment after it is.
+        assert process.stderr is not None
+        assert process.stderr.read(1) == b"!"
         assert set(leaks.find_processes(tmp_path)) == {process.pid}
         process.kill()
     assert not leaks.find_processes(tmp_path)

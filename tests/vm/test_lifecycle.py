@@ -1,6 +1,7 @@
 """What is done with a container once it runs: exec, logs, stop, start, kill, wait."""
 
 import json
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -127,3 +128,31 @@ def _until(true: Callable[[], bool], *, timeout_s: float = 60) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.2)
+
+
+def test_a_restart_policy_starts_it_again(container: Cli, busybox: str) -> None:
+    # Its files outlive each start; a file says how many there were.
+    container.ok(
+        "run", "-d", "--name", "r", "--restart", "on-failure:2", busybox, "sh", "-c",
+        "echo x >> /starts; wc -l < /starts; exit 3",
+    )  # fmt: skip
+    assert container.ok("logs", "-f", "r") == "1\n2\n3\n"
+    _until(lambda: state(container, "r")["state"] == "stopped")
+    assert state(container, "r")["exitCode"] == 3
+    assert state(container, "r")["restartCount"] == 2
+    # A machine that dies is a failure, too; what its user stops stays so.
+    container.ok(
+        "run", "-d", "--name", "s", "--restart", "unless-stopped", busybox, "sleep", "1000"
+    )
+    pid = state(container, "s")["pid"]
+    assert isinstance(pid, int)
+    os.kill(pid, signal.SIGKILL)
+    _until(
+        lambda: state(container, "s")["state"] == "running" and state(container, "s")["pid"] != pid
+    )
+    assert container.ok("exec", "s", "echo", "back") == "back\n"
+    assert state(container, "s")["restartCount"] == 1
+    container.ok("stop", "-t", "0", "s")
+    assert state(container, "s")["state"] == "stopped"
+    assert container("run", "--rm", "--restart", "always", busybox, "true").returncode == 125
+    assert container("run", "--restart", "sometimes", busybox, "true").returncode == 125

@@ -152,14 +152,16 @@ def describe(container: "Container") -> dict[str, object]:
             status["accelerator"] = current.accelerator
             status["networks"] = [_lease(lease) for lease in current.networks]
             status["publishedPorts"] = [dict(port) for port in current.ports]
+            status["restartCount"] = current.restart_count
             if current.network_lost:
                 status["networkLost"] = current.network_lost
-        case state.Stopped():
+        case state.Stopped() | state.Restarting():
             status["startedDate"] = _date(current.started_at)
             status["finishedDate"] = _date(current.finished_at)
             status["exitCode"] = current.exit_code
             status["oomKilled"] = current.oom_killed
             status["reason"] = current.reason
+            status["restartCount"] = current.restart_count
         case state.Starting() | state.Created():
             pass
     return {
@@ -212,6 +214,7 @@ def describe(container: "Container") -> dict[str, object]:
             "stopSignal": spec.stop_signal,
             "useInit": spec.process.init,
             "autoRemove": spec.remove,
+            "restartPolicy": str(spec.restart),
             "kernelArguments": list(spec.kernel_args),
             "creationDate": _date(spec.created_at),
         },

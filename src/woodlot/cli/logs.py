@@ -84,7 +84,47 @@ async def _follow(
     show_old: Callable[[Iterable[Record]], None],
     show: Callable[[Iterable[Record]], None],
 ) -> None:
-    """Show the log's files up to the moment the supervisor's stream begins, and then the stream until it ends."""
+    """Show the log's files up to the moment the supervisor's stream begins, and then the stream until it ends.
+
+    One stream is one start of the container; if it is started again by its restart policy, there is another.
+    """
+    from woodlot.container.lifecycle import find
+
+    since = seen = ""
+
+    def noted(records: Iterable[Record]) -> Iterable[Record]:
+        nonlocal seen
+        for one in records:
+            seen = one.time
+            yield one
+
+    def unseen(records: Iterable[Record]) -> Iterable[Record]:
+        # A stream gives all that one start writes, and the next start writes later.
+        return noted(one for one in records if one.time > since)
+
+    def show_unseen(records: Iterable[Record]) -> None:
+        # `--tail` is about what there was before the first stream.
+        (show if since else show_old)(unseen(records))
+
+    def show_noted(records: Iterable[Record]) -> None:
+        show(noted(records))
+
+    while await _follow_once(app, found, reader, show_unseen, show_noted):
+        if found.spec.restart.name == "no" or not find(app.store, found.spec.id).is_live:
+            return
+        since = seen or "0"
+        reader.close()
+        reader.open()
+
+
+async def _follow_once(
+    app: "App",
+    found: "Container",
+    reader: LogReader,
+    show_old: Callable[[Iterable[Record]], None],
+    show: Callable[[Iterable[Record]], None],
+) -> bool:
+    """Follow one stream; whether it came to its end, and there may be another."""
     from woodlot.container.client import Supervised
 
     began = False
@@ -105,6 +145,8 @@ async def _follow(
         if not began:
             reader.open()
             show_old(reader.read())
+        return False
+    return True
 
 
 def _print(line: Record, *, timestamps: bool) -> None:

@@ -31,6 +31,11 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--rm", "--remove", "remove", is_flag=True, help="Delete the container at its end."
     ),
+    click.option(
+        "--restart",
+        metavar="POLICY",
+        help="Start it again when it ends: no, on-failure[:MAX], unless-stopped or always.",
+    ),
     click.option("--name", help="Name of the container."),
     click.option("-e", "--env", **MANY, metavar="NAME[=VALUE]", help="Set a variable."),
     click.option(

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from woodlot import settings
-from woodlot.container import capabilities, network, options, ports, sockets
+from woodlot.container import capabilities, network, options, ports, restart, sockets
 from woodlot.container.lifecycle import new_id
 from woodlot.container.mounts import Mounts, build_mounts, check_sources
-from woodlot.container.spec import ContainerSpec, DnsSpec, ProcessSpec, SocketSpec
+from woodlot.container.spec import ContainerSpec, DnsSpec, ProcessSpec, RestartPolicy, SocketSpec
 from woodlot.errors import ConfigError
 from woodlot.image.image import Image
 from woodlot.network import egress
@@ -65,6 +65,7 @@ class Request:
     kernel: Path | None = None
     kernel_args: tuple[str, ...] = ()
     remove: bool = False
+    restart: str | None = None
 
     def check(self) -> None:
         """Find what is wrong before anything is fetched or made.
@@ -100,6 +101,15 @@ class Request:
         capabilities.parse_names(self.cap_drop, flag="--cap-drop")
         choose_cpus(self.cpus)
         choose_memory(self.memory)
+        if self.parse_restart().name != "no" and self.remove:
+            raise ConfigError(
+                "--restart conflicts with --rm: what is removed cannot be started again",
+                hint="leave out one of them",
+            )
+
+    def parse_restart(self) -> RestartPolicy:
+        """When it is started again."""
+        return restart.parse_policy(self.restart) if self.restart else RestartPolicy()
 
     def build_mounts(self, image_volumes: Iterable[str] = ()) -> Mounts:
         """What is mounted in the container: as the flags say, and where they do not, as the image declares."""
@@ -235,6 +245,7 @@ def build_spec(image: Image, request: Request, *, emulated: bool = False) -> Con
         kernel=str(request.kernel.absolute()) if request.kernel else None,
         kernel_args=request.kernel_args,
         remove=request.remove,
+        restart=request.parse_restart(),
         stop_signal=_stop_signal(config.stop_signal),
         created_at=time.time(),
     )

@@ -29,7 +29,9 @@ class FileCalls:
         self._cut: dict[Call, WoodlotError] = {}
 
     def open(self, agent: Agent) -> None:
-        """The guest's files can be had."""
+        """The guest's files can be had: at first, or once more after `close`."""
+        if self._agent.done():
+            self._agent = asyncio.get_running_loop().create_future()
         self._agent.set_result(agent)
 
     def close(self, error: WoodlotError) -> None:

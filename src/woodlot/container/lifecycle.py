@@ -37,7 +37,7 @@ class Container:
     @property
     def is_live(self) -> bool:
         """Whether a supervisor stands behind it."""
-        return isinstance(self.state, state.Starting | state.Running)
+        return isinstance(self.state, state.Starting | state.Running | state.Restarting)
 
 
 def new_id() -> str:
@@ -306,7 +306,8 @@ def _mend(store: Store, record: ContainerRecord) -> Container | None:
             return None
         stopped = state.Stopped(
             exit_code=state.KILLED_EXIT_CODE,
-            started_at=current.started_at if isinstance(current, state.Running) else 0.0,
+            started_at=0.0 if isinstance(current, state.Starting) else current.started_at,
+            restart_count=0 if isinstance(current, state.Starting) else current.restart_count,
             finished_at=time.time(),
             reason=_LOST,
         )

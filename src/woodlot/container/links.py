@@ -55,7 +55,7 @@ class Links:
             return
         from woodlot.network.switch import Port
 
-        sockets = paths.sockets(self._spec.id)
+        sockets = paths.machine_sockets(self._spec.id)
         sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
         async with AsyncExitStack() as stack:
             stack.callback(shutil.rmtree, sockets, ignore_errors=True)

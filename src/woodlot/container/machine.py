@@ -122,7 +122,7 @@ class Machine:
 
         await stack.enter_async_context(self.links.open(self._paths, self._store))
         self._make_disk()
-        sockets = self._paths.sockets(self._spec.id)
+        sockets = self._paths.machine_sockets(self._spec.id)
         sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
         stack.callback(shutil.rmtree, sockets, ignore_errors=True)
         await stack.enter_async_context(self.sharing.open(sockets))

@@ -17,6 +17,7 @@ from woodlot.errors import WoodlotError
 from woodlot.guest.client import Exited, Output, Started
 
 if TYPE_CHECKING:
+    from woodlot.container.life import Life
     from woodlot.container.session import Subscriber
     from woodlot.container.supervisor import Supervisor
 
@@ -42,15 +43,15 @@ class Service(SupervisorServicer):
         self, request_iterator: AsyncIterator[pb.AttachRequest], context: Context
     ) -> AsyncGenerator[pb.AttachResponse]:
         """The stdio of the process."""
-        supervisor = self._supervisor
+        supervisor, life = self._supervisor, self._supervisor.life
         first = await anext(aiter(request_iterator))
         opened = first.open
         started = pb.AttachResponse.Started()
         if opened.log:
-            subscriber, position = await supervisor.session.follow()
+            subscriber, position = await life.session.follow()
             started = pb.AttachResponse.Started(log_inode=position.inode, log_size=position.size)
         else:
-            subscriber = await supervisor.session.subscribe()
+            subscriber = await life.session.subscribe()
         feeding: asyncio.Task[None] | None = None
         orderly = False
         try:
@@ -61,15 +62,15 @@ class Service(SupervisorServicer):
                     )
             yield pb.AttachResponse(started=started)
             if opened.stdin:
-                feeding = asyncio.create_task(_feed(supervisor, "", request_iterator))
+                feeding = asyncio.create_task(_feed(life, "", request_iterator))
             async for response in _records(subscriber) if opened.log else _output(subscriber):
                 yield response
             async with _errors(context):
-                end = await supervisor.ended()
+                end = await asyncio.shield(life.ended)
             yield pb.AttachResponse(exited=encode_end(end))
             orderly = True
         finally:
-            supervisor.session.unsubscribe(subscriber)
+            life.session.unsubscribe(subscriber)
             if feeding is not None:
                 feeding.cancel()
             if opened.owner and not orderly:
@@ -79,17 +80,17 @@ class Service(SupervisorServicer):
         self, request_iterator: AsyncIterator[pb.AttachRequest], context: Context
     ) -> AsyncGenerator[pb.AttachResponse]:
         """One more process and its stdio."""
-        supervisor = self._supervisor
+        life = self._supervisor.life
         opened = (await anext(aiter(request_iterator))).open
         spec = decode_exec(opened)
         started = pb.AttachResponse(started=pb.AttachResponse.Started())
         async with _errors(context):
             if opened.exec.detached:
-                await supervisor.exec_detached(spec)
+                await life.exec_detached(spec)
                 yield started
                 return
             feeding: asyncio.Task[None] | None = None
-            async with supervisor.exec(spec, rows=opened.rows, columns=opened.columns) as process:
+            async with life.exec(spec, rows=opened.rows, columns=opened.columns) as process:
                 try:
                     async for event in process.events():
                         match event:
@@ -97,7 +98,7 @@ class Service(SupervisorServicer):
                                 yield started
                                 if spec.stdin:
                                     feeding = asyncio.create_task(
-                                        _feed(supervisor, spec.id, request_iterator)
+                                        _feed(life, spec.id, request_iterator)
                                     )
                             case Output():
                                 yield _encode_output(event)
@@ -110,13 +111,13 @@ class Service(SupervisorServicer):
     async def Signal(self, request: pb.SignalRequest, context: Context) -> pb.SignalResponse:  # noqa: N802
         """Send a signal to a process."""
         async with _errors(context):
-            await self._supervisor.find_process(request.exec_id).signal(request.number)
+            await self._supervisor.signal(request.number, exec_id=request.exec_id)
         return pb.SignalResponse()
 
     async def Resize(self, request: pb.ResizeRequest, context: Context) -> pb.ResizeResponse:  # noqa: N802
         """Set the size of a process's terminal."""
         async with _errors(context):
-            process = self._supervisor.find_process(request.exec_id)
+            process = self._supervisor.life.find_process(request.exec_id)
             await process.resize(request.rows, request.columns)
         return pb.ResizeResponse()
 
@@ -130,7 +131,7 @@ class Service(SupervisorServicer):
         """Answer at the end."""
         del request
         async with _errors(context):
-            end = await self._supervisor.ended()
+            end = await asyncio.shield(self._supervisor.life.ended)
         return encode_end(end)
 
 
@@ -153,11 +154,9 @@ def _encode_output(output: Output) -> pb.AttachResponse:
     return pb.AttachResponse(stdout=output.data)
 
 
-async def _feed(
-    supervisor: "Supervisor", exec_id: str, requests: AsyncIterator[pb.AttachRequest]
-) -> None:
+async def _feed(life: "Life", exec_id: str, requests: AsyncIterator[pb.AttachRequest]) -> None:
     with contextlib.suppress(WoodlotError):
-        process = supervisor.find_process(exec_id)
+        process = life.find_process(exec_id)
         async for request in requests:
             match request.WhichOneof("request"):
                 case "stdin":

@@ -123,6 +123,18 @@ class DnsSpec:
     """Name and address, for /etc/hosts; the address may be `HOST_GATEWAY`."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartPolicy:
+    """Whether the container is started again when it has ended, as `woodlot.container.restart` decides."""
+
+    name: Literal["no", "always", "unless-stopped", "on-failure"] = "no"
+    max_retries: int = 0
+    """Of ``on-failure``; 0 for no limit."""
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.max_retries}" if self.max_retries else self.name
+
+
 HOST_GATEWAY = "host-gateway"
 """In the place of an address: the one that stands for the host."""
 
@@ -166,6 +178,7 @@ class ContainerSpec:
     kernel_args: tuple[str, ...] = ()
     remove: bool = False
     """Delete the container when it ends."""
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
     stop_signal: str = "SIGTERM"
     created_at: float = 0.0
     """Seconds since 1970."""
@@ -194,6 +207,7 @@ class ContainerSpec:
         fields["ports"] = tuple(PortSpec(**port) for port in fields.get("ports", ()))
         fields["sockets"] = tuple(SocketSpec(**one) for one in fields.get("sockets", ()))
         fields["dns"] = _dns(fields.get("dns", {}))
+        fields["restart"] = RestartPolicy(**fields.get("restart", {}))
         fields["tmpfs"] = tuple(
             Tmpfs(destination=mount["destination"], options=tuple(mount["options"]))
             for mount in fields["tmpfs"]

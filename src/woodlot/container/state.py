@@ -31,6 +31,20 @@ class Running:
     """Published ports, as `woodlot.network.switch.Port`."""
     network_lost: str = ""
     """Why a network is gone while the container runs; empty while all are there."""
+    restart_count: int = 0
+    """How often it was started again by its restart policy since somebody started it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restarting:
+    """It has ended, and its supervisor starts it again: in a while, or just now."""
+
+    exit_code: int
+    finished_at: float
+    started_at: float
+    oom_killed: bool
+    reason: str
+    restart_count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,14 +57,20 @@ class Stopped:
     oom_killed: bool = False
     reason: str = ""
     """Why it ended, where its process did not end by itself."""
+    restart_count: int = 0
+    by_user: bool = False
+    """Its user had it stopped."""
 
 
-State: TypeAlias = Created | Starting | Running | Stopped
+State: TypeAlias = Created | Starting | Running | Restarting | Stopped
 
-_BY_LABEL: dict[str, type[Created] | type[Starting] | type[Running] | type[Stopped]] = {
+_BY_LABEL: dict[
+    str, type[Created] | type[Starting] | type[Running] | type[Restarting] | type[Stopped]
+] = {
     "created": Created,
     "starting": Starting,
     "running": Running,
+    "restarting": Restarting,
     "stopped": Stopped,
 }
 
@@ -67,6 +87,8 @@ def label(state: State) -> str:
             return "starting"
         case Running():
             return "running"
+        case Restarting():
+            return "restarting"
         case Stopped():
             return "stopped"
         case _:

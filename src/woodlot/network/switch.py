@@ -151,19 +151,28 @@ async def attach(paths: Paths, network: Network, wanted: Wanted) -> AsyncGenerat
     """
     async with contextlib.AsyncExitStack() as stack:
         async with hold(_lock(paths, network)):
-            # A child is reaped; the switch may outlive us, and then has another parent.
-            if not is_running(paths, network):
-                child = _start(paths, network)
-                stack.callback(child.let_go)
-                reaping = asyncio.create_task(child.wait())
-                stack.push_async_callback(_cancel, reaping)
-            channel = _dial(paths, network)
-            stack.push_async_callback(channel.close, None)
-            # Any: generated stubs carry no types.
-            stub: Any = cast("Any", SwitchStub)(channel)
-            call = stub.Attach(_request(paths, wanted))
-            stack.callback(call.cancel)
-            attached = await _first(call, paths, network)
+            found = is_running(paths, network)
+            while True:
+                # A child is reaped; the switch may outlive us, and then has another parent.
+                if not found:
+                    child = _start(paths, network)
+                    stack.callback(child.let_go)
+                    reaping = asyncio.create_task(child.wait())
+                    stack.push_async_callback(_cancel, reaping)
+                channel = _dial(paths, network)
+                stack.push_async_callback(channel.close, None)
+                # Any: generated stubs carry no types.
+                stub: Any = cast("Any", SwitchStub)(channel)
+                call = stub.Attach(_request(paths, wanted))
+                stack.callback(call.cancel)
+                try:
+                    attached = await _first(call, paths, network)
+                    break
+                except NetworkError:
+                    # One that is being killed takes connections for a moment still.
+                    if not found or is_running(paths, network):
+                        raise
+                    found = False
         attachment = Attachment(paths, network, stub, wanted, _lease(network, wanted, attached))
         if network.driver is Driver.BRIDGE:
             attachment.tap_fd = tap.receive(wanted.socket_path)

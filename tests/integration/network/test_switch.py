@@ -141,6 +141,23 @@ async def test_a_switch_that_dies_is_told(paths: Paths) -> None:
     await until_gone(paths)
 
 
+async def test_a_switch_that_is_just_being_killed_is_replaced(paths: Paths) -> None:
+    with socket.socket(socket.AF_UNIX) as dying:
+        dying.bind(str(paths.switch_socket(NETWORK.id)))
+        dying.listen()
+
+        def die() -> None:
+            # The question whether it runs is answered; nothing after it is.
+            dying.accept()[0].close()
+            dying.close()
+
+        death = asyncio.create_task(asyncio.to_thread(die))
+        async with join(paths, "web", 1) as web:
+            assert web.lease.ip == "10.86.0.2"
+        await death
+    await until_gone(paths)
+
+
 async def test_a_container_is_told_when_its_vm_breaks_the_rules(paths: Paths) -> None:
     async with join(paths, "web", 1) as web:
         with socket.socket(socket.AF_UNIX) as vm:

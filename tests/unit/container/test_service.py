@@ -60,7 +60,7 @@ class Guest:
 
 
 class Player:
-    """A supervisor without a VM: its process runs once it is started, and prints what the test says."""
+    """A supervisor and its life without a VM: the process runs once it is started, and prints what the test says."""
 
     def __init__(self, log: Path) -> None:
         self.session = Session(LogWriter(log, max_bytes=1 << 20))
@@ -70,7 +70,7 @@ class Player:
         self.asked: list[tuple[object, ...]] = []
         self.left = asyncio.Event()
         self._running = False
-        self._end: asyncio.Future[End] = asyncio.get_running_loop().create_future()
+        self.ended: asyncio.Future[End] = asyncio.get_running_loop().create_future()
         self._life: asyncio.Task[None] | None = None
 
     @property
@@ -118,15 +118,19 @@ class Player:
     async def end(self) -> None:
         self._running = False
         await self.session.finish()
-        self._end.set_result(END)
+        self.ended.set_result(END)
 
-    async def ended(self) -> End:
-        return await asyncio.shield(self._end)
+    @property
+    def life(self) -> "Player":
+        return self
+
+    async def signal(self, number: int, *, exec_id: str) -> None:
+        await self.find_process(exec_id).signal(number)
 
     async def stop(self, *, signal_number: int = 0, grace_s: float) -> End:
         self.asked.append(("stop", signal_number, grace_s))
         self.guest.printed.put_nowait(None)
-        return await self.ended()
+        return await asyncio.shield(self.ended)
 
     def owner_left(self) -> None:
         self.left.set()
@@ -306,7 +310,7 @@ async def test_one_that_left_holds_the_process_back_no_more(
         await asyncio.sleep(0.2)
         assert not player.guest.printed.empty()
     async with asyncio.timeout(10):
-        assert await player.ended() == END
+        assert await player.ended == END
 
 
 async def test_an_ended_container_can_be_asked_for_its_end(
@@ -314,7 +318,7 @@ async def test_an_ended_container_can_be_asked_for_its_end(
 ) -> None:
     player.prints()
     await client.start()
-    await player.ended()
+    await player.ended
     async with client.attach(start=False, owner=False, stdin=False) as attachment:
         await attachment.started()
         assert await read(attachment) == [END]
@@ -448,7 +452,7 @@ async def test_a_follower_sees_each_record_once(
     reader.open()
     async with client.follow() as (position, records):
         player.prints(*(b"line %d\n" % number for number in range(30, 500)), b"err rest")
-        await player.ended()
+        await player.ended
         reader.open()
         before = [one.text for one in reader.read(position)]
         after = [one.text async for piece in records for one in parse_records(piece)]

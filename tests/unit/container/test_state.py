@@ -23,6 +23,7 @@ STOPPED = Stopped(exit_code=137, finished_at=2.5, started_at=1.25, oom_killed=Tr
                 "networks": (),
                 "ports": (),
                 "network_lost": "",
+                "restart_count": 0,
             },
         ),
         (
@@ -34,6 +35,8 @@ STOPPED = Stopped(exit_code=137, finished_at=2.5, started_at=1.25, oom_killed=Tr
                 "started_at": 1.25,
                 "oom_killed": True,
                 "reason": "lost",
+                "restart_count": 0,
+                "by_user": False,
             },
         ),
     ],

@@ -5,7 +5,8 @@ import dataclasses
 import os
 import socket
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
@@ -15,13 +16,16 @@ from google.protobuf import text_format
 from google.protobuf.message import Message
 
 from tests.unit.container.specs import WEB
-from woodlot.container import lifecycle, state
-from woodlot.container import supervisor as supervisor_module
+from woodlot.container import life as life_module
+from woodlot.container import lifecycle, restart, state
 from woodlot.container.boot import MachinePlan
+from woodlot.container.life import Life, exit_code
 from woodlot.container.lifeline import Lifeline, wait_ready
+from woodlot.container.requests import process_request
+from woodlot.container.restart import parse_policy
 from woodlot.container.session import End
 from woodlot.container.spec import ContainerSpec, DnsSpec, Mount, ProcessSpec
-from woodlot.container.supervisor import Supervisor, exit_code
+from woodlot.container.supervisor import Supervisor
 from woodlot.errors import (
     ConfigError,
     ErrorCode,
@@ -162,7 +166,7 @@ class Made:
         self.supervisor = Supervisor(store.paths, store, spec, PLAN, Lifeline(self._theirs))
 
     async def close(self) -> None:
-        await self.supervisor.session.finish()
+        await self.supervisor.life.session.finish()
         self.launcher.close()
         self._theirs.close()
         os.close(self.lock)
@@ -183,7 +187,7 @@ def join(made: Made) -> Supervisor:
         prefix_length_v6=64,
         gateway_v6="fd00:86::1",
     )
-    links = made.supervisor._machine.links
+    links = made.supervisor.life._machine.links
     links._attachments.append(cast("Attachment", SimpleNamespace(lease=lease)))
     links._devices.append(StreamNetwork(mac=lease.mac, socket=Path("/run/x/n0.sock")))
     return made.supervisor
@@ -212,7 +216,7 @@ def text(message: Message) -> str:
 async def test_configure_request(make: Make) -> None:
     supervisor = join(make(WEB))
     before = time.time_ns()
-    request, second = supervisor._configure_request(), supervisor._configure_request()
+    request, second = supervisor.life._configure_request(), supervisor.life._configure_request()
     assert before <= request.time_unix_nanos <= second.time_unix_nanos <= time.time_ns()
     assert len(request.entropy) == len(second.entropy) == 64
     assert request.entropy != second.entropy
@@ -223,13 +227,13 @@ async def test_configure_request(make: Make) -> None:
 
 async def test_a_restored_guest_finds_its_card_by_the_templates_address(make: Make) -> None:
     supervisor = join(make(WEB))
-    supervisor._machine._template = Template(id="t", directory=Path("/t"), description={})
-    [card] = supervisor._configure_request().interfaces
+    supervisor.life._machine._template = Template(id="t", directory=Path("/t"), description={})
+    [card] = supervisor.life._configure_request().interfaces
     assert (card.mac, card.device_mac) == ("52:54:00:27:1a:41", "02:00:00:00:00:01")
 
 
 async def test_create_request(make: Make) -> None:
-    assert text(join(make(WEB))._create_request()) == CREATE
+    assert text(join(make(WEB)).life._create_request()) == CREATE
 
 
 async def test_a_socket_is_mounted_after_what_it_lies_in(make: Make, store: Store) -> None:
@@ -238,8 +242,8 @@ async def test_a_socket_is_mounted_after_what_it_lies_in(make: Make, store: Stor
         server.bind(str(path))
         mount = Mount(type="socket", source=str(path), destination="/a/b/s")
         relaying = make(dataclasses.replace(ALONE, mounts=(mount,))).supervisor
-        with relaying._relays.open():
-            mounts = relaying._create_request().mounts
+        with relaying.life._relays.open():
+            mounts = relaying.life._create_request().mounts
     assert [(one.type, one.destination) for one in mounts] == [
         ("tmpfs", "/a"),
         ("tmpfs", "/a/b"),
@@ -247,23 +251,25 @@ async def test_a_socket_is_mounted_after_what_it_lies_in(make: Make, store: Stor
     ]
 
 
-async def test_process_request(make: Make) -> None:
-    assert text(make(WEB).supervisor._process_request(33, 77)) == PROCESS
+def test_process_request() -> None:
+    assert text(process_request(WEB.process, 33, 77)) == PROCESS
 
 
 async def test_without_network_there_is_neither_device_nor_nameserver(make: Make) -> None:
     spec = dataclasses.replace(WEB, networks=(), dns=DnsSpec())
     supervisor = make(spec).supervisor
-    assert list(supervisor._configure_request().interfaces) == []
-    files = supervisor._create_request().etc_files
+    assert list(supervisor.life._configure_request().interfaces) == []
+    files = supervisor.life._create_request().etc_files
     assert files["resolv.conf"] == b""
     assert b"abababababab" not in files["hosts"]
-    assert supervisor._machine._build_spec(Path("/run/x")).networks == ()
+    assert supervisor.life._machine._build_spec(Path("/run/x")).networks == ()
 
 
-async def test_a_process_of_defaults(make: Make) -> None:
-    supervisor = make(dataclasses.replace(WEB, process=ProcessSpec(args=("true",)))).supervisor
-    assert text(supervisor._process_request(0, 0)) == 'args: "true"\ncwd: "/"\nwindow {\n}\n'
+def test_a_process_of_defaults() -> None:
+    assert (
+        text(process_request(ProcessSpec(args=("true",))))
+        == 'args: "true"\ncwd: "/"\nwindow {\n}\n'
+    )
 
 
 @pytest.mark.parametrize(
@@ -271,13 +277,13 @@ async def test_a_process_of_defaults(make: Make) -> None:
 )
 async def test_parts_of_cpus(make: Make, cpus: float, vcpus: int, millis: int) -> None:
     supervisor = make(dataclasses.replace(WEB, cpus=cpus)).supervisor
-    assert supervisor._machine._build_spec(Path("/run/x")).vcpus == vcpus
-    assert supervisor._create_request().resources.cpu_millis == millis
+    assert supervisor.life._machine._build_spec(Path("/run/x")).vcpus == vcpus
+    assert supervisor.life._create_request().resources.cpu_millis == millis
 
 
 async def test_machine(make: Make, store: Store) -> None:
     directory = store.paths.container(WEB.id)
-    assert join(make(WEB))._machine._build_spec(Path("/run/x")) == VmSpec(
+    assert join(make(WEB)).life._machine._build_spec(Path("/run/x")) == VmSpec(
         name="web",
         arch=Arch.AMD64,
         accelerator=Accelerator.TCG,
@@ -331,8 +337,8 @@ class Target:
     def _take(self, what: int | str) -> None:
         self.got.append(what)
         if what in self._deadly:
-            self._supervisor._process_over.set()
-            self._supervisor._ended.set_result(End(code=1))
+            self._supervisor.life._process_over.set()
+            self._supervisor._over.set_result(End(code=1))
 
 
 @pytest.mark.parametrize(
@@ -351,11 +357,14 @@ async def test_stop_becomes_harder(
     got: list[int | str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(supervisor_module, "_KILL_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(life_module, "_KILL_TIMEOUT_S", 0.05)
     # As systemd's images have it.
     supervisor = make(dataclasses.replace(WEB, stop_signal="SIGRTMIN+3")).supervisor
     target = Target(supervisor, deadly)
-    supervisor._process, supervisor._vm = cast("Process", target), cast("VirtualMachine", target)
+    supervisor.life._process, supervisor.life._vm = (
+        cast("Process", target),
+        cast("VirtualMachine", target),
+    )
     async with asyncio.timeout(10):
         assert await supervisor.stop(signal_number=asked, grace_s=0.05) == End(code=1)
     assert target.got == got
@@ -401,8 +410,8 @@ async def test_clients_of_one_without_vm_are_told(make: Make) -> None:
             await starting
         assert (await stopping).code == 125
     with pytest.raises(StateError, match="container web is not running"):
-        _ = made.supervisor.process
-    subscriber = await made.supervisor.session.subscribe()
+        _ = made.supervisor.life.process
+    subscriber = await made.supervisor.life.session.subscribe()
     assert await subscriber.get() is None
 
 
@@ -414,3 +423,100 @@ async def test_one_to_remove_leaves_nothing(make: Make, store: Store) -> None:
         await made.supervisor.run()
     assert store.containers.list() == []
     assert not store.paths.container(spec.id).exists()
+
+
+# Lives one after the other, of a guest whose process ends at once.
+
+
+@pytest.fixture
+def short_lives(monkeypatch: pytest.MonkeyPatch) -> list[End]:
+    """How each life is to end; a life that is not in the list lasts until it is stopped."""
+    ends: list[End] = []
+
+    @asynccontextmanager
+    async def lived(
+        self: Life, *, up: Callable[[], Awaitable[None]], on_change: Callable[[], None]
+    ) -> AsyncGenerator[End]:
+        del on_change
+        await up()
+        await self._wanted
+        self.started_at = time.time()
+        self.started.set_result(None)
+        if not ends:
+            await self._abandoned.wait()
+        await self.session.finish()
+        yield ends.pop(0) if ends else End(code=143)
+
+    monkeypatch.setattr(Life, "lived", lived)
+    return ends
+
+
+def restarted(policy: str) -> ContainerSpec:
+    return dataclasses.replace(ALONE, restart=parse_policy(policy))
+
+
+async def test_it_is_started_again_as_often_as_its_policy_says(
+    make: Make, store: Store, short_lives: list[End]
+) -> None:
+    made = make(restarted("on-failure:2"))
+    short_lives += [End(code=3), End(code=4, reason="gone"), End(code=5)]
+    running = asyncio.create_task(made.supervisor.run())
+    first = made.supervisor.life
+    async with asyncio.timeout(30):
+        await made.supervisor.start_process(owned=True)
+        assert await first.ended == End(code=3)
+        assert made.supervisor.life is not first
+        found = lifecycle.find(store, WEB.id)
+        assert found.is_live
+        assert found.state == dataclasses.replace(
+            cast("state.Restarting", found.state), exit_code=3, restart_count=1
+        )
+        # The client that started it leaves, as it does after the first end.
+        made.launcher.close()
+        await running
+    recorded = lifecycle.find(store, WEB.id).state
+    assert isinstance(recorded, state.Stopped)
+    assert (recorded.exit_code, recorded.restart_count, recorded.by_user) == (5, 2, False)
+
+
+async def test_stopped_while_it_waits_it_stays_so(
+    make: Make, store: Store, short_lives: list[End], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restart, "_FIRST_DELAY_S", 3600.0)
+    made = make(restarted("always"))
+    short_lives += [End(code=3)]
+    running = asyncio.create_task(made.supervisor.run())
+    first = made.supervisor.life
+    async with asyncio.timeout(30):
+        await made.supervisor.start_process(owned=False)
+        await first.ended
+        # Somebody waits for the next start, and another for its output.
+        waiting = asyncio.create_task(made.supervisor.start_process(owned=False))
+        subscriber = await made.supervisor.life.session.subscribe()
+        await asyncio.sleep(0)
+        assert await made.supervisor.stop() == End(code=3)
+        with pytest.raises(StateError, match="container web was stopped"):
+            await waiting
+        assert await subscriber.get() is None
+        await running
+    recorded = lifecycle.find(store, WEB.id).state
+    assert isinstance(recorded, state.Stopped)
+    assert (recorded.exit_code, recorded.by_user) == (3, True)
+
+
+@pytest.mark.parametrize(("by_user", "recorded"), [(True, True), (False, False)])
+async def test_stopped_while_it_runs_it_stays_so(
+    make: Make, store: Store, short_lives: list[End], *, by_user: bool, recorded: bool
+) -> None:
+    assert not short_lives
+    made = make(restarted("always"))
+    running = asyncio.create_task(made.supervisor.run())
+    async with asyncio.timeout(30):
+        await made.supervisor.start_process(owned=True)
+        # What has a policy does not belong to the client that started it.
+        made.supervisor.owner_left()
+        assert await made.supervisor.stop(by_user=by_user) == End(code=143)
+        await running
+    stopped = lifecycle.find(store, WEB.id).state
+    assert isinstance(stopped, state.Stopped)
+    assert stopped.by_user is recorded

@@ -180,16 +180,12 @@ def port(app: "App", container: str, *, wanted: str | None) -> None:
         raise NotFoundError(f"container {found.spec.name} does not publish port {wanted}")
     for one in ports:
         lead = "" if wanted else f"{one['container_port']}/{one['protocol']} -> "
-        for address in _addresses(one):
-            print(f"{lead}{address}")
+        print(f"{lead}{_address(one)}")
 
 
-def _addresses(port: Mapping[str, Any]) -> list[str]:
-    """As Docker: every address of the host is one line for each family."""
+def _address(port: Mapping[str, Any]) -> str:
     ip, number = str(port["host_ip"]), port["host_port"]
-    if not ip:
-        return [f"0.0.0.0:{number}", f"[::]:{number}"]
-    return [f"[{ip}]:{number}" if ":" in ip else f"{ip}:{number}"]
+    return f"[{ip}]:{number}" if ":" in ip else f"{ip}:{number}"
 
 
 async def _delete(app: "App", found: "Network") -> None:

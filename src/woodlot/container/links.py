@@ -39,7 +39,7 @@ class Links:
         self._attachments: list[Attachment] = []
         self._devices: list[NetworkDevice] = []
         self.ports: tuple[Port, ...] = ()
-        """Published ports, with the numbers they were given."""
+        """Published ports, with the addresses and numbers they were given."""
 
     @asynccontextmanager
     async def open(self, paths: Paths, store: Store) -> "AsyncGenerator[None]":
@@ -65,7 +65,11 @@ class Links:
             # One switch opens a port; the container is behind it in the first network.
             first = self._attachments[0]
             self.ports = tuple(
-                [await first.publish(Port(**asdict(port))) for port in self._spec.ports]
+                [
+                    opened
+                    for port in self._spec.ports
+                    for opened in await first.publish(Port(**asdict(port)))
+                ]
             )
             yield
 

@@ -120,8 +120,10 @@ class Attachment:
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Resolved when the container is cut off while it is attached: why, in one line."""
 
-    async def publish(self, port: Port) -> Port:
-        """Open a port of the host towards the container; the port that was opened.
+    async def publish(self, port: Port) -> tuple[Port, ...]:
+        """Open a port of the host towards the container; what was opened, at each of its addresses.
+
+        Without an address these are ``0.0.0.0`` and, if the host has IPv6, ``::``.
 
         Raises:
             AlreadyExistsError: It is in use.
@@ -136,7 +138,10 @@ class Attachment:
             reply: pb.PublishResponse = await self._stub.Publish(asked, timeout=CALL_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             raise _explain_port(error, port, self._paths, self._network) from error
-        return replace(port, host_port=reply.port.host_port, last_host_port=0)
+        return tuple(
+            replace(port, host_ip=one.host_ip, host_port=one.host_port, last_host_port=0)
+            for one in reply.ports
+        )
 
 
 @asynccontextmanager
@@ -397,7 +402,10 @@ def _explain_port(
                 hint="publish a port from 1024 on, or lower net.ipv4.ip_unprivileged_port_start",
             )
         case grpc.StatusCode.INVALID_ARGUMENT:
-            return ConfigError(f"cannot publish port {port.container_port}: {error.details()}")
+            return ConfigError(
+                f"cannot publish port {port.container_port}: {error.details()}",
+                hint="publish it at an address of this host, or leave the address out",
+            )
         case _:
             return _explain(error, paths, network)
 

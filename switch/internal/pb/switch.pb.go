@@ -326,7 +326,7 @@ func (*AttachResponse_LinkLost_) isAttachResponse_Response() {}
 
 type Port struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Empty for every address of the host.
+	// Empty, where it is asked for, for every address of the host, of both families.
 	HostIp        string `protobuf:"bytes,1,opt,name=host_ip,json=hostIp,proto3" json:"host_ip,omitempty"`
 	HostPort      uint32 `protobuf:"varint,2,opt,name=host_port,json=hostPort,proto3" json:"host_port,omitempty"`
 	ContainerPort uint32 `protobuf:"varint,3,opt,name=container_port,json=containerPort,proto3" json:"container_port,omitempty"`
@@ -458,8 +458,9 @@ func (x *PublishRequest) GetLastHostPort() uint32 {
 
 type PublishResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// With the host's port that was opened.
-	Port          *Port `protobuf:"bytes,1,opt,name=port,proto3" json:"port,omitempty"`
+	// Where it is open, with the host's port that was opened: every address of a family is "0.0.0.0" or "::". One that was
+	// asked for without an address is open for IPv4, and for IPv6 if the host has it.
+	Ports         []*Port `protobuf:"bytes,1,rep,name=ports,proto3" json:"ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -494,9 +495,9 @@ func (*PublishResponse) Descriptor() ([]byte, []int) {
 	return file_switch_v1_switch_proto_rawDescGZIP(), []int{6}
 }
 
-func (x *PublishResponse) GetPort() *Port {
+func (x *PublishResponse) GetPorts() []*Port {
 	if x != nil {
-		return x.Port
+		return x.Ports
 	}
 	return nil
 }
@@ -1188,9 +1189,9 @@ const file_switch_v1_switch_proto_rawDesc = "" +
 	"\x0ePublishRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12+\n" +
 	"\x04port\x18\x02 \x01(\v2\x17.woodlot.switch.v1.PortR\x04port\x12$\n" +
-	"\x0elast_host_port\x18\x03 \x01(\rR\flastHostPort\">\n" +
-	"\x0fPublishResponse\x12+\n" +
-	"\x04port\x18\x01 \x01(\v2\x17.woodlot.switch.v1.PortR\x04port\"b\n" +
+	"\x0elast_host_port\x18\x03 \x01(\rR\flastHostPort\"@\n" +
+	"\x0fPublishResponse\x12-\n" +
+	"\x05ports\x18\x01 \x03(\v2\x17.woodlot.switch.v1.PortR\x05ports\"b\n" +
 	"\x10UnpublishRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12+\n" +
 	"\x04port\x18\x02 \x01(\v2\x17.woodlot.switch.v1.PortR\x04port\"\x13\n" +
@@ -1262,7 +1263,7 @@ var file_switch_v1_switch_proto_depIdxs = []int32{
 	14, // 3: woodlot.switch.v1.AttachResponse.attached:type_name -> woodlot.switch.v1.AttachResponse.Attached
 	15, // 4: woodlot.switch.v1.AttachResponse.link_lost:type_name -> woodlot.switch.v1.AttachResponse.LinkLost
 	4,  // 5: woodlot.switch.v1.PublishRequest.port:type_name -> woodlot.switch.v1.Port
-	4,  // 6: woodlot.switch.v1.PublishResponse.port:type_name -> woodlot.switch.v1.Port
+	4,  // 6: woodlot.switch.v1.PublishResponse.ports:type_name -> woodlot.switch.v1.Port
 	4,  // 7: woodlot.switch.v1.UnpublishRequest.port:type_name -> woodlot.switch.v1.Port
 	16, // 8: woodlot.switch.v1.StatusResponse.members:type_name -> woodlot.switch.v1.StatusResponse.Member
 	4,  // 9: woodlot.switch.v1.StatusResponse.Member.ports:type_name -> woodlot.switch.v1.Port

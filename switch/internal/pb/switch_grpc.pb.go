@@ -40,7 +40,7 @@ type SwitchClient interface {
 	// ALREADY_EXISTS when the address, MAC or container is taken, RESOURCE_EXHAUSTED when the network is full.
 	Attach(ctx context.Context, in *AttachRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[AttachResponse], error)
 	// Opens a port of the host towards an attached container. ALREADY_EXISTS when it is in use, PERMISSION_DENIED when it
-	// is privileged, NOT_FOUND when the container is not attached.
+	// is privileged, INVALID_ARGUMENT when the host does not have the address, NOT_FOUND when the container is not attached.
 	Publish(ctx context.Context, in *PublishRequest, opts ...grpc.CallOption) (*PublishResponse, error)
 	// Closes it again, with the connections made through it.
 	Unpublish(ctx context.Context, in *UnpublishRequest, opts ...grpc.CallOption) (*UnpublishResponse, error)
@@ -127,7 +127,7 @@ type SwitchServer interface {
 	// ALREADY_EXISTS when the address, MAC or container is taken, RESOURCE_EXHAUSTED when the network is full.
 	Attach(*AttachRequest, grpc.ServerStreamingServer[AttachResponse]) error
 	// Opens a port of the host towards an attached container. ALREADY_EXISTS when it is in use, PERMISSION_DENIED when it
-	// is privileged, NOT_FOUND when the container is not attached.
+	// is privileged, INVALID_ARGUMENT when the host does not have the address, NOT_FOUND when the container is not attached.
 	Publish(context.Context, *PublishRequest) (*PublishResponse, error)
 	// Closes it again, with the connections made through it.
 	Unpublish(context.Context, *UnpublishRequest) (*UnpublishResponse, error)

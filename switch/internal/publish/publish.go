@@ -7,11 +7,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
-	"sync"
 	"syscall"
 	"time"
 
+	"woodlot.dev/switch/internal/egress"
 	"woodlot.dev/switch/internal/gateway"
 	"woodlot.dev/switch/internal/lan"
 )
@@ -21,7 +22,6 @@ const (
 	maxConnections = 1024
 	maxClients     = 512
 	maxDatagram    = 64 << 10
-	clientIdle     = 60 * time.Second
 	acceptPause    = 50 * time.Millisecond
 )
 
@@ -51,11 +51,11 @@ func (p Port) String() string {
 }
 
 // network is of one family if the address is: 0.0.0.0 is every address of IPv4, and none of IPv6.
-func (p Port) network() string {
+func (p Port) network(ipv6 bool) string {
 	switch {
-	case !p.HostIP.IsValid():
+	case !p.HostIP.IsValid() && ipv6:
 		return p.Protocol
-	case p.HostIP.Is4():
+	case !p.HostIP.IsValid() || p.HostIP.Is4():
 		return p.Protocol + "4"
 	}
 	return p.Protocol + "6"
@@ -64,6 +64,9 @@ func (p Port) network() string {
 // Opened is a port that is open; it closes with the member, or before.
 type Opened struct {
 	Port
+	// Addresses are where it is open: every address of a family is 0.0.0.0 or "::".
+	Addresses []netip.Addr
+
 	ctx   context.Context
 	close context.CancelFunc
 }
@@ -95,16 +98,25 @@ func Open(g *gateway.Gateway, to *lan.Member, p Port, last uint16) (*Opened, err
 }
 
 func open(g *gateway.Gateway, to *lan.Member, p Port) (*Opened, error) {
-	host := ""
-	if p.HostIP.IsValid() {
-		host = p.HostIP.String()
-	}
-	address := net.JoinHostPort(host, strconv.Itoa(int(p.HostPort)))
+	ipv6 := hasIPv6()
 	o := &Opened{Port: p}
+	host := ""
+	switch {
+	case p.HostIP.Is6() && !ipv6:
+		// Nobody could come, though "::" can be listened on.
+		return nil, fmt.Errorf("%w: %s cannot be opened, for this host has no IPv6", ErrInvalid, p)
+	case p.HostIP.IsValid():
+		host, o.Addresses = p.HostIP.String(), []netip.Addr{p.HostIP}
+	case ipv6:
+		o.Addresses = []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
+	default:
+		o.Addresses = []netip.Addr{netip.IPv4Unspecified()}
+	}
+	address, network := net.JoinHostPort(host, strconv.Itoa(int(p.HostPort))), p.network(ipv6)
 	o.ctx, o.close = context.WithCancel(to.Context())
 	target := netip.AddrPortFrom(to.IP, p.Container)
 	if p.Protocol == "udp" {
-		conn, err := net.ListenPacket(p.network(), address)
+		conn, err := listenPackets(network, address)
 		if err != nil {
 			o.close()
 			return nil, explain(err, p)
@@ -114,7 +126,7 @@ func open(g *gateway.Gateway, to *lan.Member, p Port) (*Opened, error) {
 		go o.servePackets(g, conn, target)
 		return o, nil
 	}
-	listener, err := net.Listen(p.network(), address)
+	listener, err := net.Listen(network, address)
 	if err != nil {
 		o.close()
 		return nil, explain(err, p)
@@ -124,6 +136,9 @@ func open(g *gateway.Gateway, to *lan.Member, p Port) (*Opened, error) {
 	go o.serve(g, listener, target)
 	return o, nil
 }
+
+// hasIPv6 tells whether any of the host's cards has an IPv6 address; where the protocol is switched off, none has.
+func hasIPv6() bool { return slices.ContainsFunc(egress.HostAddresses(), netip.Addr.Is6) }
 
 func explain(err error, p Port) error {
 	switch {
@@ -171,70 +186,4 @@ func reset(conn net.Conn) {
 		_ = c.SetLinger(0)
 	}
 	_ = conn.Close()
-}
-
-// client is one peer of a published UDP port: what a relay sees of it.
-type client struct {
-	net.PacketConn
-	peer netip.AddrPort
-	in   chan []byte
-	done chan struct{}
-	once sync.Once
-}
-
-func (c *client) Read(buf []byte) (int, error) {
-	select {
-	case datagram := <-c.in:
-		return copy(buf, datagram), nil
-	case <-c.done:
-		return 0, net.ErrClosed
-	}
-}
-
-func (c *client) Write(buf []byte) (int, error) {
-	return c.WriteTo(buf, net.UDPAddrFromAddrPort(c.peer))
-}
-func (c *client) RemoteAddr() net.Addr { return net.UDPAddrFromAddrPort(c.peer) }
-
-// Close ends this peer, not the port.
-func (c *client) Close() error {
-	c.once.Do(func() { close(c.done) })
-	return nil
-}
-
-func (o *Opened) servePackets(g *gateway.Gateway, conn net.PacketConn, target netip.AddrPort) {
-	var mu sync.Mutex
-	clients := map[netip.AddrPort]*client{}
-	buf := make([]byte, maxDatagram)
-	for {
-		n, from, err := conn.ReadFrom(buf)
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			continue
-		}
-		peer := from.(*net.UDPAddr).AddrPort()
-		mu.Lock()
-		c := clients[peer]
-		if c == nil && len(clients) < maxClients {
-			if inner, err := g.Dial(o.ctx, "udp", target); err == nil {
-				c = &client{PacketConn: conn, peer: peer, in: make(chan []byte, 64), done: make(chan struct{})}
-				clients[peer] = c
-				go func() {
-					gateway.RelayDatagrams(o.ctx, c, inner)
-					mu.Lock()
-					delete(clients, peer)
-					mu.Unlock()
-				}()
-			}
-		}
-		mu.Unlock()
-		if c != nil {
-			select {
-			case c.in <- append([]byte(nil), buf[:n]...):
-			default:
-			}
-		}
-	}
 }

@@ -263,7 +263,7 @@ func (s *Service) Publish(_ context.Context, r *pb.PublishRequest) (*pb.PublishR
 		return nil, toStatus(err)
 	}
 	s.ports[member] = append(s.ports[member], opened)
-	return &pb.PublishResponse{Port: fromPort(opened.Port)}, nil
+	return &pb.PublishResponse{Ports: fromOpened(opened)}, nil
 }
 
 // Unpublish closes a port.
@@ -292,6 +292,7 @@ func parsePort(p *pb.Port) (publish.Port, error) {
 		if port.HostIP, err = netip.ParseAddr(p.GetHostIp()); err != nil {
 			return port, fmt.Errorf("%w: %q is no address", lan.ErrInvalid, p.GetHostIp())
 		}
+		port.HostIP = port.HostIP.Unmap()
 	}
 	if p.GetHostPort() > 65535 || p.GetContainerPort() > 65535 || p.GetContainerPort() == 0 {
 		return port, fmt.Errorf("%w: %d:%d are no ports", lan.ErrInvalid, p.GetHostPort(), p.GetContainerPort())
@@ -300,12 +301,14 @@ func parsePort(p *pb.Port) (publish.Port, error) {
 	return port, nil
 }
 
-func fromPort(p publish.Port) *pb.Port {
-	port := &pb.Port{HostPort: uint32(p.HostPort), ContainerPort: uint32(p.Container), Protocol: p.Protocol}
-	if p.HostIP.IsValid() {
-		port.HostIp = p.HostIP.String()
+func fromOpened(o *publish.Opened) []*pb.Port {
+	var ports []*pb.Port
+	for _, ip := range o.Addresses {
+		ports = append(ports, &pb.Port{
+			HostIp: ip.String(), HostPort: uint32(o.HostPort), ContainerPort: uint32(o.Container), Protocol: o.Protocol,
+		})
 	}
-	return port
+	return ports
 }
 
 // Lookup gives the addresses of a name.
@@ -367,7 +370,7 @@ func (s *Service) Status(context.Context, *pb.StatusRequest) (*pb.StatusResponse
 			member.IpV6 = m.IP6.String()
 		}
 		for _, opened := range s.ports[m] {
-			member.Ports = append(member.Ports, fromPort(opened.Port))
+			member.Ports = append(member.Ports, fromOpened(opened)...)
 		}
 		answer.Members = append(answer.Members, member)
 	}

@@ -203,7 +203,10 @@ func TestPublish(t *testing.T) {
 	f.attach(ctx, t)
 	publish := func(port *pb.Port, last uint32) (*pb.Port, error) {
 		answer, err := f.Publish(ctx, &pb.PublishRequest{ContainerId: "a", Port: port, LastHostPort: last})
-		return answer.GetPort(), err
+		if len(answer.GetPorts()) != 1 {
+			return nil, err
+		}
+		return answer.GetPorts()[0], err
 	}
 	got, err := publish(&pb.Port{HostIp: "127.0.0.1", ContainerPort: 80, Protocol: "tcp"}, 0)
 	if err != nil || got.GetHostPort() == 0 {
@@ -217,6 +220,9 @@ func TestPublish(t *testing.T) {
 	_ = conn.Close()
 	if _, err := publish(got, 0); status.Code(err) != codes.AlreadyExists || !strings.Contains(err.Error(), address) {
 		t.Errorf("busy: %v", err)
+	}
+	if mapped, err := publish(&pb.Port{HostIp: "::ffff:127.0.0.1", ContainerPort: 80, Protocol: "tcp"}, 0); err != nil || mapped.GetHostIp() != "127.0.0.1" {
+		t.Errorf("an IPv4 address in one of IPv6: %v, %v", mapped, err)
 	}
 	if next, err := publish(got, got.GetHostPort()+50); err != nil || next.GetHostPort() <= got.GetHostPort() {
 		t.Errorf("range: %v, %v", next, err)

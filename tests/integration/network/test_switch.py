@@ -121,8 +121,12 @@ async def test_what_it_refuses_has_our_errors(paths: Paths) -> None:
             with pytest.raises(AlreadyExistsError, match="is in use") as taken:
                 await web.publish(port)
             assert str(port.host_port) in taken.value.message
-        opened = await web.publish(Port(container_port=80, host_ip="127.0.0.1"))
+        [opened] = await web.publish(Port(container_port=80, host_ip="127.0.0.1"))
         assert opened.host_port > 0
+        # Without an address, one port is open for both families.
+        first, second = await web.publish(Port(container_port=80))
+        assert (first.host_ip, second.host_ip) == ("0.0.0.0", "::")
+        assert first.host_port == second.host_port > 0
         with pytest.raises(ConfigError, match="no address of this host"):
             await web.publish(Port(container_port=80, host_ip="203.0.113.1", host_port=8080))
     await until_gone(paths)

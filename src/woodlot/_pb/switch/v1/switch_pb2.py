@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16switch/v1/switch.proto\x12\x11woodlot.switch.v1\"\xed\x01\n\rAttachRequest\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\n\n\x02ip\x18\x03 \x01(\t\x12\x0b\n\x03mac\x18\x04 \x01(\t\x12\x13\n\x0bsocket_path\x18\x05 \x01(\t\x12\x30\n\nhost_ports\x18\x06 \x03(\x0b\x32\x1c.woodlot.switch.v1.PortRange\x12\x13\n\x0bnameservers\x18\x07 \x03(\t\x12\x17\n\x0fsibling_sockets\x18\x08 \x03(\t\x12)\n\x06\x65gress\x18\t \x01(\x0b\x32\x19.woodlot.switch.v1.Egress\"u\n\x06\x45gress\x12-\n\x05rules\x18\x01 \x03(\x0b\x32\x1e.woodlot.switch.v1.Egress.Rule\x1a<\n\x04Rule\x12\x0e\n\x04\x63idr\x18\x01 \x01(\tH\x00\x12\x0e\n\x04name\x18\x02 \x01(\tH\x00\x12\x0c\n\x04port\x18\x03 \x01(\rB\x06\n\x04what\"(\n\tPortRange\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\x0c\n\x04last\x18\x02 \x01(\r\"\xe4\x02\n\x0e\x41ttachResponse\x12>\n\x08\x61ttached\x18\x01 \x01(\x0b\x32*.woodlot.switch.v1.AttachResponse.AttachedH\x00\x12?\n\tlink_lost\x18\x02 \x01(\x0b\x32*.woodlot.switch.v1.AttachResponse.LinkLostH\x00\x1a\xa8\x01\n\x08\x41ttached\x12\n\n\x02ip\x18\x01 \x01(\t\x12\x15\n\rprefix_length\x18\x02 \x01(\r\x12\x0f\n\x07gateway\x18\x03 \x01(\t\x12\x0c\n\x04host\x18\x04 \x01(\t\x12\x0b\n\x03mtu\x18\x05 \x01(\r\x12\x10\n\x08internal\x18\x06 \x01(\x08\x12\r\n\x05ip_v6\x18\x07 \x01(\t\x12\x18\n\x10prefix_length_v6\x18\x08 \x01(\r\x12\x12\n\ngateway_v6\x18\t \x01(\t\x1a\x1a\n\x08LinkLost\x12\x0e\n\x06reason\x18\x01 \x01(\tB\n\n\x08response\"T\n\x04Port\x12\x0f\n\x07host_ip\x18\x01 \x01(\t\x12\x11\n\thost_port\x18\x02 \x01(\r\x12\x16\n\x0e\x63ontainer_port\x18\x03 \x01(\r\x12\x10\n\x08protocol\x18\x04 \x01(\t\"e\n\x0ePublishRequest\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12%\n\x04port\x18\x02 \x01(\x0b\x32\x17.woodlot.switch.v1.Port\x12\x16\n\x0elast_host_port\x18\x03 \x01(\r\"8\n\x0fPublishResponse\x12%\n\x04port\x18\x01 \x01(\x0b\x32\x17.woodlot.switch.v1.Port\"O\n\x10UnpublishRequest\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12%\n\x04port\x18\x02 \x01(\x0b\x32\x17.woodlot.switch.v1.Port\"\x13\n\x11UnpublishResponse\"3\n\rLookupRequest\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"#\n\x0eLookupResponse\x12\x11\n\taddresses\x18\x01 \x03(\t\"\x0f\n\rStatusRequest\"\xa9\x02\n\x0eStatusResponse\x12\x39\n\x07members\x18\x01 \x03(\x0b\x32(.woodlot.switch.v1.StatusResponse.Member\x1a\xdb\x01\n\x06Member\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\n\n\x02ip\x18\x03 \x01(\t\x12\x0b\n\x03mac\x18\x04 \x01(\t\x12&\n\x05ports\x18\x05 \x03(\x0b\x32\x17.woodlot.switch.v1.Port\x12\x17\n\x0f\x66rames_received\x18\x06 \x01(\x04\x12\x13\n\x0b\x66rames_sent\x18\x07 \x01(\x04\x12\x16\n\x0e\x66rames_dropped\x18\x08 \x01(\x04\x12\x16\n\x0e\x65gress_refused\x18\t \x01(\x04\x12\r\n\x05ip_v6\x18\n \x01(\t2\xa1\x03\n\x06Switch\x12O\n\x06\x41ttach\x12 .woodlot.switch.v1.AttachRequest\x1a!.woodlot.switch.v1.AttachResponse0\x01\x12P\n\x07Publish\x12!.woodlot.switch.v1.PublishRequest\x1a\".woodlot.switch.v1.PublishResponse\x12V\n\tUnpublish\x12#.woodlot.switch.v1.UnpublishRequest\x1a$.woodlot.switch.v1.UnpublishResponse\x12M\n\x06Lookup\x12 .woodlot.switch.v1.LookupRequest\x1a!.woodlot.switch.v1.LookupResponse\x12M\n\x06Status\x12 .woodlot.switch.v1.StatusRequest\x1a!.woodlot.switch.v1.StatusResponseB#Z!woodlot.dev/switch/internal/pb;pbb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16switch/v1/switch.proto\x12\x11woodlot.switch.v1\"\xed\x01\n\rAttachRequest\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\n\n\x02ip\x18\x03 \x01(\t\x12\x0b\n\x03mac\x18\x04 \x01(\t\x12\x13\n\x0bsocket_path\x18\x05 \x01(\t\x12\x30\n\nhost_ports\x18\x06 \x03(\x0b\x32\x1c.woodlot.switch.v1.PortRange\x12\x13\n\x0bnameservers\x18\x07 \x03(\t\x12\x17\n\x0fsibling_sockets\x18\x08 \x03(\t\x12)\n\x06\x65gress\x18\t \x01(\x0b\x32\x19.woodlot.switch.v1.Egress\"u\n\x06\x45gress\x12-\n\x05rules\x18\x01 \x03(\x0b\x32\x1e.woodlot.switch.v1.Egress.Rule\x1a<\n\x04Rule\x12\x0e\n\x04\x63idr\x18\x01 \x01(\tH\x00\x12\x0e\n\x04name\x18\x02 \x01(\tH\x00\x12\x0c\n\x04port\x18\x03 \x01(\rB\x06\n\x04what\"(\n\tPortRange\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\x0c\n\x04last\x18\x02 \x01(\r\"\xe4\x02\n\x0e\x41ttachResponse\x12>\n\x08\x61ttached\x18\x01 \x01(\x0b\x32*.woodlot.switch.v1.AttachResponse.AttachedH\x00\x12?\n\tlink_lost\x18\x02 \x01(\x0b\x32*.woodlot.switch.v1.AttachResponse.LinkLostH\x00\x1a\xa8\x01\n\x08\x41ttached\x12\n\n\x02ip\x18\x01 \x01(\t\x12\x15\n\rprefix_length\x18\x02 \x01(\r\x12\x0f\n\x07gateway\x18\x03 \x01(\t\x12\x0c\n\x04host\x18\x04 \x01(\t\x12\x0b\n\x03mtu\x18\x05 \x01(\r\x12\x10\n\x08internal\x18\x06 \x01(\x08\x12\r\n\x05ip_v6\x18\x07 \x01(\t\x12\x18\n\x10prefix_length_v6\x18\x08 \x01(\r\x12\x12\n\ngateway_v6\x18\t \x01(\t\x1a\x1a\n\x08LinkLost\x12\x0e\n\x06reason\x18\x01 \x01(\tB\n\n\x08response\"T\n\x04Port\x12\x0f\n\x07host_ip\x18\x01 \x01(\t\x12\x11\n\thost_port\x18\x02 \x01(\r\x12\x16\n\x0e\x63ontainer_port\x18\x03 \x01(\r\x12\x10\n\x08protocol\x18\x04 \x01(\t\"e\n\x0ePublishRequest\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12%\n\x04port\x18\x02 \x01(\x0b\x32\x17.woodlot.switch.v1.Port\x12\x16\n\x0elast_host_port\x18\x03 \x01(\r\"9\n\x0fPublishResponse\x12&\n\x05ports\x18\x01 \x03(\x0b\x32\x17.woodlot.switch.v1.Port\"O\n\x10UnpublishRequest\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12%\n\x04port\x18\x02 \x01(\x0b\x32\x17.woodlot.switch.v1.Port\"\x13\n\x11UnpublishResponse\"3\n\rLookupRequest\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"#\n\x0eLookupResponse\x12\x11\n\taddresses\x18\x01 \x03(\t\"\x0f\n\rStatusRequest\"\xa9\x02\n\x0eStatusResponse\x12\x39\n\x07members\x18\x01 \x03(\x0b\x32(.woodlot.switch.v1.StatusResponse.Member\x1a\xdb\x01\n\x06Member\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\n\n\x02ip\x18\x03 \x01(\t\x12\x0b\n\x03mac\x18\x04 \x01(\t\x12&\n\x05ports\x18\x05 \x03(\x0b\x32\x17.woodlot.switch.v1.Port\x12\x17\n\x0f\x66rames_received\x18\x06 \x01(\x04\x12\x13\n\x0b\x66rames_sent\x18\x07 \x01(\x04\x12\x16\n\x0e\x66rames_dropped\x18\x08 \x01(\x04\x12\x16\n\x0e\x65gress_refused\x18\t \x01(\x04\x12\r\n\x05ip_v6\x18\n \x01(\t2\xa1\x03\n\x06Switch\x12O\n\x06\x41ttach\x12 .woodlot.switch.v1.AttachRequest\x1a!.woodlot.switch.v1.AttachResponse0\x01\x12P\n\x07Publish\x12!.woodlot.switch.v1.PublishRequest\x1a\".woodlot.switch.v1.PublishResponse\x12V\n\tUnpublish\x12#.woodlot.switch.v1.UnpublishRequest\x1a$.woodlot.switch.v1.UnpublishResponse\x12M\n\x06Lookup\x12 .woodlot.switch.v1.LookupRequest\x1a!.woodlot.switch.v1.LookupResponse\x12M\n\x06Status\x12 .woodlot.switch.v1.StatusRequest\x1a!.woodlot.switch.v1.StatusResponseB#Z!woodlot.dev/switch/internal/pb;pbb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,21 +51,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUBLISHREQUEST']._serialized_start=891
   _globals['_PUBLISHREQUEST']._serialized_end=992
   _globals['_PUBLISHRESPONSE']._serialized_start=994
-  _globals['_PUBLISHRESPONSE']._serialized_end=1050
-  _globals['_UNPUBLISHREQUEST']._serialized_start=1052
-  _globals['_UNPUBLISHREQUEST']._serialized_end=1131
-  _globals['_UNPUBLISHRESPONSE']._serialized_start=1133
-  _globals['_UNPUBLISHRESPONSE']._serialized_end=1152
-  _globals['_LOOKUPREQUEST']._serialized_start=1154
-  _globals['_LOOKUPREQUEST']._serialized_end=1205
-  _globals['_LOOKUPRESPONSE']._serialized_start=1207
-  _globals['_LOOKUPRESPONSE']._serialized_end=1242
-  _globals['_STATUSREQUEST']._serialized_start=1244
-  _globals['_STATUSREQUEST']._serialized_end=1259
-  _globals['_STATUSRESPONSE']._serialized_start=1262
-  _globals['_STATUSRESPONSE']._serialized_end=1559
-  _globals['_STATUSRESPONSE_MEMBER']._serialized_start=1340
-  _globals['_STATUSRESPONSE_MEMBER']._serialized_end=1559
-  _globals['_SWITCH']._serialized_start=1562
-  _globals['_SWITCH']._serialized_end=1979
+  _globals['_PUBLISHRESPONSE']._serialized_end=1051
+  _globals['_UNPUBLISHREQUEST']._serialized_start=1053
+  _globals['_UNPUBLISHREQUEST']._serialized_end=1132
+  _globals['_UNPUBLISHRESPONSE']._serialized_start=1134
+  _globals['_UNPUBLISHRESPONSE']._serialized_end=1153
+  _globals['_LOOKUPREQUEST']._serialized_start=1155
+  _globals['_LOOKUPREQUEST']._serialized_end=1206
+  _globals['_LOOKUPRESPONSE']._serialized_start=1208
+  _globals['_LOOKUPRESPONSE']._serialized_end=1243
+  _globals['_STATUSREQUEST']._serialized_start=1245
+  _globals['_STATUSREQUEST']._serialized_end=1260
+  _globals['_STATUSRESPONSE']._serialized_start=1263
+  _globals['_STATUSRESPONSE']._serialized_end=1560
+  _globals['_STATUSRESPONSE_MEMBER']._serialized_start=1341
+  _globals['_STATUSRESPONSE_MEMBER']._serialized_end=1560
+  _globals['_SWITCH']._serialized_start=1563
+  _globals['_SWITCH']._serialized_end=1980
 # @@protoc_insertion_point(module_scope)

@@ -108,10 +108,10 @@ class PublishRequest(_message.Message):
     def __init__(self, container_id: _Optional[str] = ..., port: _Optional[_Union[Port, _Mapping]] = ..., last_host_port: _Optional[int] = ...) -> None: ...
 
 class PublishResponse(_message.Message):
-    __slots__ = ("port",)
-    PORT_FIELD_NUMBER: _ClassVar[int]
-    port: Port
-    def __init__(self, port: _Optional[_Union[Port, _Mapping]] = ...) -> None: ...
+    __slots__ = ("ports",)
+    PORTS_FIELD_NUMBER: _ClassVar[int]
+    ports: _containers.RepeatedCompositeFieldContainer[Port]
+    def __init__(self, ports: _Optional[_Iterable[_Union[Port, _Mapping]]] = ...) -> None: ...
 
 class UnpublishRequest(_message.Message):
     __slots__ = ("container_id", "port")

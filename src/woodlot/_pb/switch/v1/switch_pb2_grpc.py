@@ -75,7 +75,7 @@ class SwitchServicer(object):
 
     def Publish(self, request, context):
         """Opens a port of the host towards an attached container. ALREADY_EXISTS when it is in use, PERMISSION_DENIED when it
-        is privileged, NOT_FOUND when the container is not attached.
+        is privileged, INVALID_ARGUMENT when the host does not have the address, NOT_FOUND when the container is not attached.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -10,7 +10,7 @@ from woodlot.errors import ConfigError
 PROTOCOLS = ("tcp", "udp")
 MAX_PORTS = 1024
 _RANGE = re.compile(r"(?P<first>[0-9]{1,5})(?:-(?P<last>[0-9]{1,5}))?")
-_HINT = "give it as 8080:80, 127.0.0.1:8080:80, 8000-8010:8000-8010 or 5353:53/udp"
+_HINT = "give it as 8080:80, 127.0.0.1:8080:80, [::1]:8080:80, 8000-8010:8000-8010 or 5353:53/udp"
 
 
 def parse_publish(texts: Iterable[str]) -> tuple[PortSpec, ...]:

@@ -27,6 +27,7 @@ import (
 	"woodlot.dev/switch/internal/lan"
 	"woodlot.dev/switch/internal/names"
 	"woodlot.dev/switch/internal/pb"
+	"woodlot.dev/switch/internal/ping"
 	"woodlot.dev/switch/internal/service"
 )
 
@@ -99,6 +100,7 @@ func run(o options) error {
 	if err != nil {
 		return err
 	}
+	pings, noPings := ping.Open()
 	plugs, failed, err := carry(l, o.driver)
 	if err != nil {
 		return err
@@ -110,6 +112,11 @@ func run(o options) error {
 	g, err := gateway.New(ctx, l, &net.Dialer{})
 	if err != nil {
 		return err
+	}
+	if noPings == nil {
+		g.CarryPings(pings)
+	} else {
+		log.Printf("pings beyond the network get no answer (net.ipv4.ping_group_range has no group of this user): %v", noPings)
 	}
 	packets, streams, err := g.Listen(dnsPort)
 	if err != nil {

@@ -1,13 +1,14 @@
 // Package gateway is the network's way out and in: a TCP/IP stack (gVisor's) that ends the guests' connections, and
 // sockets of the host that begin them anew.
 //
-// What a guest may reach is decided here, for each connection, before any socket is made: never the host's loopback but
+// What a guest may reach is decided here, for each connection and ping, before any socket is made: never the host's loopback but
 // through the host's address and for the ports it was allowed, never a link-local address (cloud metadata), and nothing
 // at all beyond an internal network.
 package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -57,6 +58,7 @@ type Gateway struct {
 	stack  *stack.Stack
 	link   *channel.Endpoint
 	dialer Dialer
+	echoes echoes
 }
 
 // New puts a gateway on the network; it works until the context ends.
@@ -115,12 +117,14 @@ func (g *Gateway) configure() tcpip.Error {
 	return g.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &sack)
 }
 
-// receive takes a member's packet into the stack. It answers pings for itself only: for others it would lie.
-func (g *Gateway) receive(_ *lan.Member, packet []byte, to netip.Addr, protocol byte) {
+// receive takes a member's packet into the stack, but for pings of others than the gateway and the host: the stack would
+// answer them itself, and lie.
+func (g *Gateway) receive(from *lan.Member, packet []byte, to netip.Addr, protocol byte) {
 	switch tcpip.TransportProtocolNumber(protocol) {
 	case header.TCPProtocolNumber, header.UDPProtocolNumber:
 	case header.ICMPv4ProtocolNumber, header.ICMPv6ProtocolNumber:
-		if to != g.lan.Gateway && to != g.lan.Gateway6 {
+		if !g.lan.IsGateway(to) && !g.lan.IsHost(to) {
+			g.echo(from, packet)
 			return
 		}
 	default:
@@ -148,19 +152,39 @@ func (g *Gateway) deliver(ctx context.Context) {
 	}
 }
 
-// route gives the host's address for what a member wants to reach, or "" if it may not.
-func (g *Gateway) route(from *lan.Member, to netip.AddrPort) string {
-	ip := to.Addr()
-	switch {
-	case ip == g.lan.Host:
+// route gives the host's addresses for what a member wants to reach, the best one first, or none if it may not.
+func (g *Gateway) route(from *lan.Member, to netip.AddrPort) []string {
+	if g.lan.IsHost(to.Addr()) {
 		if !from.MayReachHost(to.Port()) {
-			return ""
+			return nil
 		}
-		return net.JoinHostPort("127.0.0.1", strconv.Itoa(int(to.Port())))
-	case g.lan.Internal || g.lan.Contains(ip) || !isRemote(ip) || !from.Egress.Allows(to):
-		return ""
+		port := strconv.Itoa(int(to.Port()))
+		return []string{net.JoinHostPort("127.0.0.1", port), net.JoinHostPort("::1", port)}
 	}
-	return to.String()
+	if !g.mayLeave(from, to) {
+		return nil
+	}
+	return []string{to.String()}
+}
+
+// mayLeave tells whether a member may reach an address beyond the network; port 0 stands for what has no port.
+func (g *Gateway) mayLeave(from *lan.Member, to netip.AddrPort) bool {
+	return !g.lan.Internal && !g.lan.Contains(to.Addr()) && isRemote(to.Addr()) && from.Egress.Allows(to)
+}
+
+// dial connects to the first of some addresses that takes it.
+func (g *Gateway) dial(ctx context.Context, addresses []string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	var failure error
+	for _, address := range addresses {
+		conn, err := g.dialer.DialContext(ctx, "tcp", address)
+		if err == nil {
+			return conn, nil
+		}
+		failure = errors.Join(failure, err)
+	}
+	return nil, failure
 }
 
 func (g *Gateway) acceptTCP(r *tcp.ForwarderRequest) {
@@ -173,14 +197,12 @@ func (g *Gateway) acceptTCP(r *tcp.ForwarderRequest) {
 	defer from.TCP.Release()
 	wanted := netip.AddrPortFrom(fromStack(id.LocalAddress), id.LocalPort)
 	to := g.route(from, wanted)
-	if to == "" {
+	if to == nil {
 		g.lan.Refused(from, "TCP to "+wanted.String())
 		r.Complete(true)
 		return
 	}
-	ctx, cancel := context.WithTimeout(from.Context(), dialTimeout)
-	out, err := g.dialer.DialContext(ctx, "tcp", to)
-	cancel()
+	out, err := g.dial(from.Context(), to)
 	if err != nil {
 		r.Complete(true)
 		return
@@ -224,7 +246,7 @@ func (g *Gateway) acceptUDP(r *udp.ForwarderRequest) {
 	}
 	wanted := netip.AddrPortFrom(fromStack(id.LocalAddress), id.LocalPort)
 	to := g.route(from, wanted)
-	if to == "" {
+	if to == nil {
 		g.lan.Refused(from, "UDP to "+wanted.String())
 		g.refuseUDP(from, id)
 		return
@@ -232,8 +254,9 @@ func (g *Gateway) acceptUDP(r *udp.ForwarderRequest) {
 	if !from.UDP.Take() {
 		return
 	}
-	// Called for each packet on its way in; a datagram socket is made without waiting.
-	out, err := g.dialer.DialContext(from.Context(), "udp", to)
+	// Called for each packet on its way in; a datagram socket is made without waiting. Whether anybody takes what is sent
+	// to the first address cannot be known.
+	out, err := g.dialer.DialContext(from.Context(), "udp", to[0])
 	if err != nil {
 		// The host has no way there: IPv6 often.
 		from.UDP.Release()

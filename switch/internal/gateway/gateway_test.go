@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,12 +26,17 @@ import (
 type dialer struct {
 	mu    sync.Mutex
 	asked []string
+	// nobody is at this address.
+	nobody string
 }
 
 func (d *dialer) DialContext(_ context.Context, network, address string) (net.Conn, error) {
 	d.mu.Lock()
 	d.asked = append(d.asked, network+" "+address)
 	d.mu.Unlock()
+	if address == d.nobody {
+		return nil, syscall.ECONNREFUSED
+	}
 	ours, theirs := net.Pipe()
 	go func() { _, _ = io.Copy(theirs, theirs); _ = theirs.Close() }()
 	return ours, nil
@@ -84,6 +90,7 @@ func TestAGuestReachesTheWorld(t *testing.T) {
 		"198.51.100.7:443": "tcp 198.51.100.7:443",
 		// Allowed by the user.
 		"10.86.0.254:5433":       "tcp 127.0.0.1:5433",
+		"[fd00:86::fe]:5434":     "tcp 127.0.0.1:5434",
 		"[2001:db8::7]:443":      "tcp [2001:db8::7]:443",
 		"[fd00:1::7]:443":        "tcp [fd00:1::7]:443",
 		"[64:ff9b::909:909]:443": "tcp [64:ff9b::909:909]:443",
@@ -111,6 +118,24 @@ func TestAGuestReachesTheWorld(t *testing.T) {
 	}
 }
 
+func TestAServiceOfTheHostThatListensForIPv6Alone(t *testing.T) {
+	for _, to := range []string{"10.86.0.254:5432", "[fd00:86::fe]:5432"} {
+		_, _, guest, world := setup(t, false)
+		world.nobody = "127.0.0.1:5432"
+		ctx, stop := context.WithTimeout(context.Background(), 5*time.Second)
+		conn, err := guest.Dial(ctx, to)
+		stop()
+		if err != nil {
+			t.Fatal(err)
+		}
+		echo(t, conn)
+		_ = conn.Close()
+		if got := world.all(); got != "tcp 127.0.0.1:5432, tcp [::1]:5432" {
+			t.Error(got)
+		}
+	}
+}
+
 func TestWhatAGuestMayNotReach(t *testing.T) {
 	for name, c := range map[string]struct {
 		internal bool
@@ -128,7 +153,7 @@ func TestWhatAGuestMayNotReach(t *testing.T) {
 		"the world, from an internal network":  {true, "198.51.100.7:443"},
 
 		"the gateway, by IPv6":                        {false, "[fd00:86::1]:22"},
-		"the host's number, by IPv6":                  {false, "[fd00:86::fe]:5433"},
+		"a port of the host, by IPv6":                 {false, "[fd00:86::fe]:22"},
 		"an IPv6 address that nobody has":             {false, "[fd00:86::77]:22"},
 		"a mapped address":                            {false, "[::ffff:127.0.0.1]:22"},
 		"a compatible address":                        {false, "[::127.0.0.1]:22"},
@@ -252,6 +277,9 @@ func TestAPolicy(t *testing.T) {
 		"169.254.1.1:22":   "",
 		"10.86.0.254:5433": "tcp 127.0.0.1:5433",
 		"10.86.0.254:5434": "",
+
+		"[fd00:86::fe]:5433": "tcp 127.0.0.1:5433",
+		"[fd00:86::fe]:5434": "",
 	} {
 		ctx, stop := context.WithTimeout(context.Background(), 2*time.Second)
 		conn, err := guest.Dial(ctx, to)
@@ -266,7 +294,7 @@ func TestAPolicy(t *testing.T) {
 			t.Errorf("%s became %s", to, world.all())
 		}
 	}
-	if n := guest.Member.EgressRefused.Load(); n != 4 {
+	if n := guest.Member.EgressRefused.Load(); n != 5 {
 		t.Errorf("%d are counted", n)
 	}
 }

@@ -146,7 +146,7 @@ func (l *Lan) answerARP(from *Member, packet []byte) bool {
 	target := netip.AddrFrom4([4]byte(packet[24:28]))
 	var owner MAC
 	switch to := l.MemberAt(target); {
-	case target == l.Gateway || target == l.Host:
+	case l.IsGateway(target) || l.IsHost(target):
 		owner = GatewayMAC
 	case to != nil && to != from:
 		owner = to.MAC

@@ -86,6 +86,7 @@ func TestNDPIsAnsweredFromTheLeases(t *testing.T) {
 	}{
 		{"fd00:86::2", "fd00:86::3", macB},
 		{"fd00:86::2", "fd00:86::1", lan.GatewayMAC},
+		{"fd00:86::2", "fd00:86::fe", lan.GatewayMAC},
 		{localA, "fd00:86::3", macB},
 		{localA, localB, macB},
 	} {
@@ -98,7 +99,7 @@ func TestNDPIsAnsweredFromTheLeases(t *testing.T) {
 	// Before it takes an address, a guest asks whether somebody has it.
 	a.Frame(nodes, macA, ipv6, packet6("::", "ff02::1:ff00:3", icmpv6, solicit("fd00:86::3")...))
 	check(t, a.Next(t, soon), macA, macB, "fd00:86::3", "ff02::1", false)
-	for _, nobody := range []string{"fd00:86::2", localA, "fd00:86::77", "fd00:86::fe", "2001:db8::1", "ff02::1"} {
+	for _, nobody := range []string{"fd00:86::2", localA, "fd00:86::77", "fd00:86::fd", "2001:db8::1", "ff02::1"} {
 		a.Frame(nodes, macA, ipv6, packet6("::", "ff02::1", icmpv6, solicit(nobody)...))
 	}
 	if got := a.Next(t, never); got != nil {

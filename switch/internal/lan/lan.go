@@ -76,11 +76,11 @@ type Uplink func(from *Member, packet []byte, to netip.Addr, protocol byte)
 type Lan struct {
 	Prefix  netip.Prefix
 	Gateway netip.Addr
-	// Prefix6 and Gateway6 are the zero values in a network without IPv6.
-	Prefix6  netip.Prefix
-	Gateway6 netip.Addr
 	// Host is the address that stands for the host.
 	Host netip.Addr
+	// Prefix6, Gateway6 and Host6 are the zero values in a network without IPv6.
+	Prefix6         netip.Prefix
+	Gateway6, Host6 netip.Addr
 	// Internal networks have no way out.
 	Internal bool
 
@@ -120,7 +120,7 @@ func New(prefix, prefix6 netip.Prefix, internal bool) (*Lan, error) {
 		byMAC:     map[MAC]*Member{},
 		refusals:  rate.NewLimiter(rate.Every(refusalEvery), refusalLines),
 	}
-	l.Gateway6 = l.counterpart(l.Gateway)
+	l.Gateway6, l.Host6 = l.counterpart(l.Gateway), l.counterpart(l.Host)
 	l.next = l.Gateway.Next()
 	return l, nil
 }
@@ -135,6 +135,12 @@ func last(prefix netip.Prefix) netip.Addr {
 
 // Contains tells whether an address is of the network's subnets.
 func (l *Lan) Contains(ip netip.Addr) bool { return l.Prefix.Contains(ip) || l.Prefix6.Contains(ip) }
+
+// IsGateway tells whether an address is the gateway's.
+func (l *Lan) IsGateway(ip netip.Addr) bool { return ip == l.Gateway || ip == l.Gateway6 }
+
+// IsHost tells whether an address stands for the host.
+func (l *Lan) IsHost(ip netip.Addr) bool { return ip == l.Host || ip == l.Host6 }
 
 // SetUplink says where packets beyond the network go; before the first member attaches.
 func (l *Lan) SetUplink(uplink Uplink) { l.uplink = uplink }
@@ -295,29 +301,31 @@ const gatewayName = "gateway.container.internal"
 // Lookup gives the addresses of a name in lower case.
 func (l *Lan) Lookup(name string) []netip.Addr {
 	if slices.Contains(hostNames, name) {
-		return []netip.Addr{l.Host}
+		return valid(l.Host, l.Host6)
 	}
 	if name == gatewayName {
-		return []netip.Addr{l.Gateway}
+		return valid(l.Gateway, l.Gateway6)
 	}
 	var found []netip.Addr
 	for _, m := range l.Members() {
 		if slices.Contains(m.Names, name) {
-			found = append(found, m.IP)
-			if m.IP6.IsValid() {
-				found = append(found, m.IP6)
-			}
+			found = append(found, valid(m.IP, m.IP6)...)
 		}
 	}
 	return found
 }
 
+// valid gives those of the addresses that there are.
+func valid(ips ...netip.Addr) []netip.Addr {
+	return slices.DeleteFunc(ips, func(ip netip.Addr) bool { return !ip.IsValid() })
+}
+
 // NameOf gives the name of an address, or "".
 func (l *Lan) NameOf(ip netip.Addr) string {
-	switch ip {
-	case l.Host:
+	switch {
+	case l.IsHost(ip):
 		return hostNames[0]
-	case l.Gateway:
+	case l.IsGateway(ip):
 		return gatewayName
 	}
 	if m := l.MemberAt(ip); m != nil && len(m.Names) > 0 {

@@ -44,8 +44,8 @@ type Member struct {
 	Siblings    []string
 	Egress      *egress.Policy
 
-	// TCP, UDP and Queries bound what the member has under way beyond the network.
-	TCP, UDP, Queries Slots
+	// TCP, UDP, Pings and Queries bound what the member has under way beyond the network.
+	TCP, UDP, Pings, Queries Slots
 
 	Received, Sent, Dropped, EgressRefused atomic.Uint64
 
@@ -64,7 +64,7 @@ func newMember(r Request, names []string, ip, ip6 netip.Addr, trunk Trunk) *Memb
 	m := &Member{
 		ID: r.ID, Names: names, IP: ip, MAC: r.MAC, HostPorts: r.HostPorts, Nameservers: r.Nameservers, Siblings: r.Siblings,
 		Egress: r.Egress,
-		TCP:    make(Slots, 512), UDP: make(Slots, 256), Queries: make(Slots, 64),
+		TCP:    make(Slots, 512), UDP: make(Slots, 256), Pings: make(Slots, 128), Queries: make(Slots, 64),
 		out: make(chan []byte, queueFrames), trunk: trunk,
 		many: rate.NewLimiter(ManyPerSecond, ManyBurst),
 

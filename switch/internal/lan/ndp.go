@@ -42,7 +42,7 @@ func (l *Lan) answerNDP(from *Member, p packet6) bool {
 	target := netip.AddrFrom16([16]byte(p.payload[8:24]))
 	var owner MAC
 	switch to := l.MemberAt(target); {
-	case target == l.Gateway6:
+	case l.IsGateway(target) || l.IsHost(target):
 		owner = GatewayMAC
 	case to != nil && to != from:
 		owner = to.MAC

@@ -123,7 +123,8 @@ func TestAnswers(t *testing.T) {
 		{"www.example.", a, false, ok, "10.86.0.2", ""},
 		{"web.", aaaa, false, ok, "fd00:86::2", ""},
 		{"web.", aaaa, true, ok, "fd00:86::2", ""},
-		{"host.docker.internal.", aaaa, false, ok, "", ""},
+		{"host.docker.internal.", aaaa, false, ok, "fd00:86::fe", ""},
+		{"gateway.container.internal.", aaaa, true, ok, "fd00:86::1", ""},
 		{six + "ip6.arpa.", ptr, false, ok, "web.", ""},
 		{"3" + six[1:] + "ip6.arpa.", ptr, false, none, "", ""},
 		{"0.8.b.d.0.1.0.0.2.ip6.arpa.", ptr, false, ok, "192.0.2.9", "udp 192.0.2.53:53"},
@@ -155,6 +156,29 @@ func TestAnswers(t *testing.T) {
 		}
 		if m.ID != 4711 || m.RCode != c.code || answer != c.answer || strings.Join(world.asked, ",") != c.asked {
 			t.Errorf("%s %s: %s %q, asked %v", c.name, c.kind, m.RCode, answer, world.asked)
+		}
+	}
+}
+
+func TestANetworkWithoutIPv6HasNoData(t *testing.T) {
+	l, err := lan.New(netip.MustParsePrefix("10.86.0.0/24"), netip.Prefix{}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	member, err := l.Attach(lan.Request{ID: "1", Names: []string{"web"}, MAC: lan.MAC{2, 0, 0, 0, 0, 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := names.New(l, &upstream{fail: true}, func() []netip.Addr { return nil }, nil)
+	for _, name := range []string{"web.", "host.container.internal.", "gateway.container.internal."} {
+		for kind, count := range map[dnsmessage.Type]int{dnsmessage.TypeA: 1, dnsmessage.TypeAAAA: 0} {
+			var m dnsmessage.Message
+			if err := m.Unpack(server.Answer(member, query(t, name, kind), "udp")); err != nil {
+				t.Fatal(err)
+			}
+			if m.RCode != dnsmessage.RCodeSuccess || len(m.Answers) != count {
+				t.Errorf("%s %s: %v", name, kind, m)
+			}
 		}
 	}
 }

@@ -41,6 +41,7 @@ class User:
         input: str = "",  # noqa: A002 - as subprocess.run calls it
         runtime: Path | None = None,
         kvm_group: str | None = None,
+        inside: Sequence[str] = (),
     ) -> str:
         """Run ``container ARGS``, which must end with 0; what it printed to stdout.
 
@@ -49,12 +50,13 @@ class User:
             input: For its stdin.
             runtime: XDG_RUNTIME_DIR; None leaves it unset.
             kvm_group: Give it a /dev/kvm that only this group may open; needs root.
+            inside: Leads the command into another network; needs root.
         """
         # Nothing is inherited: this is what a login gives.
         env = {"HOME": str(self.home), "USER": self.name, "PATH": "/usr/local/bin:/usr/bin:/bin"}
         if runtime is not None:
             env["XDG_RUNTIME_DIR"] = str(runtime)
-        argv = [*self.become, str(self.program), *args]
+        argv = [*inside, *self.become, str(self.program), *args]
         if kvm_group is not None:
             argv = ["unshare", "--mount", "sh", "-euc", KVM_OF_GROUP, "sh", kvm_group, *argv]
         done = subprocess.run(

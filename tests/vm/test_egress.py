@@ -1,52 +1,35 @@
 """What leaves a network and what does not, in a world of the tests' own."""
 
-import contextlib
 import json
 import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import pytest
 
 from tests.cli import PROGRAM, Cli
-from tests.programs import require_root
 from tests.registry.server import Registry
-from tests.vm.world import RESOLVER
+from tests.vm.world import RESOLVER, world
 
 pytestmark = pytest.mark.vm
 
-# What a connection gives, or that there is none, and whether that took long.
+# What a connection gives, or that there is none, and whether that took long; what a ping gives.
 TRY = """
     try() {
         before=$(date +%s)
         echo "$1 $2: $(nc -w 10 $1 $2 < /dev/null 2> /dev/null || echo refused)"
         test $(($(date +%s) - before)) -lt 5 || echo "$1 $2 took long"
     }
+    ask() { ping -c 1 -W 5 "$@" > /dev/null && echo "$1 answers"; }
+    deny() { ping -c 1 -W 1 $1 | grep -q " 0 packets received" && echo "$1 does not answer"; }
 """
 
 
-@contextlib.contextmanager
-def world(asked: list[str]) -> Iterator[Sequence[str]]:
-    """The world, for the life of the block; what leads a command that is to be run in it."""
-    require_root()
-    program = Path(__file__).with_name("world.py")
-    with subprocess.Popen(
-        ["unshare", "--net", sys.executable, program], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        try:
-            assert process.stdout.readline() == "ready\n"
-            yield ["nsenter", f"--net=/proc/{process.pid}/ns/net"]
-        finally:
-            process.terminate()
-            asked += process.stdout.read().splitlines()
-
-
-def run(container: Cli, inside: Sequence[str], *argv: str) -> str:
+def run(
+    container: Cli, inside: Sequence[str], *argv: str, env: Mapping[str, str] | None = None
+) -> str:
     done = subprocess.run(
         [*inside, PROGRAM, *argv],
-        env=container.environment(),
+        env=container.environment(env),
         capture_output=True,
         text=True,
         timeout=120,
@@ -65,6 +48,9 @@ def test_what_leaves_a_network(container: Cli, registry: Registry) -> None:
         try 2001:db8:7::7 7000; try 2001:db8:8::7 7000
         nslookup -type=aaaa box | grep -o "Address: fd.*"
         ping6 -c 1 -W 5 box > /dev/null && ping6 -c 1 -W 5 fd00:77::1 > /dev/null && echo pinged
+        ask 198.51.100.7; ask 198.51.100.8 -s 1472; ask 2001:db8:7::7; ask host.container.internal; deny 2001:db8:8::7
+        nslookup -type=aaaa host.container.internal | grep -o "Address: fd.*"
+        try host.container.internal 7001; try fd00:77::fe 7001; try fd00:77::fe 7000
         ip -6 addr show eth0 | grep -o "inet6 fd.*/64"
         grep -c fd00:77::2 /etc/hosts
     """
@@ -77,6 +63,7 @@ def test_what_leaves_a_network(container: Cli, registry: Registry) -> None:
         nslookup -type=txt secret.world.example | grep -o NXDOMAIN
         nslookup -type=a world.example {RESOLVER} > /dev/null || echo "no other resolver"
         try 2001:db8:7::7 7000
+        ask 198.51.100.8; deny 198.51.100.7; deny 2001:db8:7::7
         wget -q -O - http://web/; wget -q -O - http://[fd00:77::2]/
     """
     asked: list[str] = []
@@ -84,6 +71,7 @@ def test_what_leaves_a_network(container: Cli, registry: Registry) -> None:
         run(
             container, inside, "run", "-d", "--name", "web", "--network", "outer", image,
             "sh", "-c", "echo neighbour > /index.html && exec httpd -f -h /",
+            env={"WOODLOT_NETWORK_HOST_PORTS": "7001"},
         )  # fmt: skip
         run(
             container, inside, "run", "-d", "--name", "box", "--network", "outer", "--dns", RESOLVER,
@@ -105,6 +93,15 @@ def test_what_leaves_a_network(container: Cli, registry: Registry) -> None:
         "2001:db8:8::7 7000: refused",
         "Address: fd00:77::3",
         "pinged",
+        "198.51.100.7 answers",
+        "198.51.100.8 answers",
+        "2001:db8:7::7 answers",
+        "host.container.internal answers",
+        "2001:db8:8::7 does not answer",
+        "Address: fd00:77::fe",
+        "host.container.internal 7001: own",
+        "fd00:77::fe 7001: own",
+        "fd00:77::fe 7000: refused",
         "inet6 fd00:77::2/64",
         "1",
     ]
@@ -123,12 +120,16 @@ def test_what_leaves_a_network(container: Cli, registry: Registry) -> None:
         "NXDOMAIN",
         "no other resolver",
         "2001:db8:7::7 7000: refused",
+        "198.51.100.8 answers",
+        "198.51.100.7 does not answer",
+        "2001:db8:7::7 does not answer",
         "neighbour",
         "neighbour",
     ]
     # Nobody beyond the network learns of a name that is not allowed.
     assert set(asked) == {"world.example", "a.sub.example", "card.example", "own.example"}
     refused = {one["names"][0]: one["egressRefused"] for one in found["containers"]}
-    assert refused["web"] == 0
+    # A port of the host's; what nobody has a way to is not counted.
+    assert refused["web"] == 1
     assert refused["box"] >= 7
     assert 'may not have the name "secret.evil.test"' in log

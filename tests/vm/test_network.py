@@ -87,30 +87,49 @@ def loopback_server() -> Iterator[tuple[int, list[str]]]:
 def test_containers_find_each_other_by_name_and_the_host_by_its_port(
     container: Cli, busybox: str
 ) -> None:
-    start_httpd(container, busybox, "web", "--network", "default,alias=www", "-p", "127.0.0.1::80")
+    start_httpd(
+        container, busybox, "web", "--network", "default,alias=www", "-p", "127.0.0.1::80", "-p", "80", "-p", "[::1]::80",
+        "-p", "[::]::53/udp",
+    )  # fmt: skip
     script = """
         for name in web www host.docker.internal; do echo "$name: $(nslookup -type=a $name | tail -n 2 | tr '\\n' ' ')"; done
         wget -q -O - http://web/ && wget -q -O - http://www/ && ping -c 1 -W 5 web > /dev/null && echo pinged
-        nslookup -type=aaaa host.docker.internal > /dev/null && echo nodata
+        nslookup -type=aaaa host.docker.internal
         nslookup nobody > /dev/null || echo nobody
         cat /etc/resolv.conf /etc/hosts
     """
     done = container.ok("run", "--rm", busybox, "sh", "-c", script)
     assert done.count("hello from ") == 2, done
-    for word in ("pinged", "nodata", "nobody", "nameserver 10.86.0.1", "options ndots:0"):
+    for word in (
+        "pinged",
+        "Address: fd01:4579:e05::fe",
+        "nobody",
+        "nameserver 10.86.0.1",
+        "options ndots:0",
+    ):
         assert word in done, done
-    # The host comes in through the published port.
+    # The host comes in through the published ports, of both families.
+    lines = container.ok("port", "web").splitlines()
+    shown, addresses = zip(*(line.split(" -> ") for line in lines), strict=True)
+    assert shown == ("80/tcp", "80/tcp", "80/tcp", "80/tcp", "53/udp")
+    places, ports = zip(*(address.rsplit(":", 1) for address in addresses), strict=True)
+    assert places == ("127.0.0.1", "0.0.0.0", "[::]", "[::1]", "[::]")
+    assert ports[1] == ports[2]
+    for host in (addresses[0], f"127.0.0.1:{ports[1]}", f"[::1]:{ports[2]}", addresses[3]):
+        assert "hello from " in fetch(f"http://{host}/")
     status = inspect(container, "web")["status"]
     assert isinstance(status, dict)
-    [port] = status["publishedPorts"]
-    assert "hello from " in fetch(f"http://127.0.0.1:{port['host_port']}/")
+    assert [port["host_ip"] for port in status["publishedPorts"]] == [
+        "127.0.0.1", "0.0.0.0", "::", "::1", "::",
+    ]  # fmt: skip
     # And with the last container the switch goes, and its socket and ports with it.
     assert len(switches(container)) == 1
     container.ok("rm", "-f", "web")
     wait_until(lambda: not switches(container), "the switch stays", timeout_s=LEAVE_S)
     assert not list(container.runtime.rglob("*.sock"))
-    with pytest.raises(urllib.error.URLError):
-        fetch(f"http://127.0.0.1:{port['host_port']}/")
+    for address in (addresses[0], addresses[3]):
+        with pytest.raises(urllib.error.URLError):
+            fetch(f"http://{address}/")
 
 
 def test_the_hosts_loopback_is_reached_only_where_the_user_says_so(
@@ -118,7 +137,7 @@ def test_the_hosts_loopback_is_reached_only_where_the_user_says_so(
 ) -> None:
     with loopback_server() as (port, came):
         script = f"""
-            for host in 127.0.0.1 10.86.0.1 10.86.0.254 10.0.2.2 0.0.0.0 host.docker.internal; do
+            for host in 127.0.0.1 10.86.0.1 10.86.0.254 fd01:4579:e05::fe 10.0.2.2 0.0.0.0 host.docker.internal; do
                 echo "$host: $(nc -w 3 $host {port} < /dev/null 2>&1)"
             done
             ip route add 127.9.9.9 via 10.86.0.1 2> /dev/null
@@ -129,20 +148,26 @@ def test_the_hosts_loopback_is_reached_only_where_the_user_says_so(
         assert "secret" not in done, done
         assert not came
         # A port that the user gives.
-        asked = f"nc -w 5 host.docker.internal {port} < /dev/null"
+        asked = f"nc -w 5 host.docker.internal {port} < /dev/null; nc -w 5 fd01:4579:e05::fe {port} < /dev/null"
         given = {"WOODLOT_NETWORK_HOST_PORTS": str(port)}
         done = container.ok("run", "--rm", busybox, "sh", "-c", asked, env=given)
-        assert done == "secret\n"
+        assert done == "secret\n" * 2
 
 
 def test_a_busy_port_is_told_before_the_machine_starts(container: Cli, busybox: str) -> None:
     container.ok("pull", busybox)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        refused = container("run", "--name", "late", "-p", f"127.0.0.1:{port}:80", busybox, "true")
-    assert refused.returncode == 125
-    assert f"port 127.0.0.1:{port}/tcp of the host is in use" in refused.stderr
-    assert "hint: publish another port" in refused.stderr
+    for family, address, wanted, said in (
+        (socket.AF_INET, "127.0.0.1", "127.0.0.1:", "127.0.0.1"),
+        (socket.AF_INET6, "::1", "", "*"),
+    ):
+        with socket.create_server((address, 0), family=family) as server:
+            port = server.getsockname()[1]
+            refused = container(
+                "run", "--name", "late", "-p", f"{wanted}{port}:80", busybox, "true"
+            )
+        assert refused.returncode == 125
+        assert f"port {said}:{port}/tcp of the host is in use" in refused.stderr
+        assert "hint: publish another port" in refused.stderr
     # No machine, no record, and the name is free.
     assert json.loads(container.ok("list", "--all", "--format", "json")) == []
     wait_until(lambda: not switches(container), "the switch stays", timeout_s=LEAVE_S)
@@ -251,16 +276,17 @@ def test_the_kernel_carries_frames_with_the_same_promises(container: Cli, busybo
     container.ok("network", "create", "shut", "--driver", "bridge", "--internal")
     try:
         start_httpd(
-            container, busybox, "web", "--network", "fast", "--network", "shut,alias=www", "-p", "127.0.0.1::80"
+            container, busybox, "web", "--network", "fast", "--network", "shut,alias=www", "-p", "80", "-p", "[::1]::80",
         )  # fmt: skip
         container.ok("exec", "web", "sh", "-c", "head -c 2000000 /dev/urandom > /www/large")
         digest = container.ok("exec", "web", "sha256sum", "/www/large").split()[0]
         with loopback_server() as (port, came):
             script = f"""
                 wget -q -O - http://web/ && wget -q -O - http://www/large | sha256sum
-                nslookup -type=aaaa web > /dev/null && echo nodata
                 nslookup -type=a example.com || echo no name of the world
-                nc -w 5 host.docker.internal {port} < /dev/null
+                for host in $(nslookup -type=aaaa host.docker.internal | sed -n 's/^Address: //p') host.docker.internal; do
+                    nc -w 5 $host {port} < /dev/null && ping -c 1 -W 5 $host > /dev/null && echo "$host is there"
+                done
                 ip route add default via $(sed -n 's/nameserver //p' /etc/resolv.conf)
                 for address in 127.9.9.9 169.254.169.254 192.0.2.2; do
                     nc -w 2 $address {port} < /dev/null && echo "$address answers"
@@ -277,17 +303,18 @@ def test_the_kernel_carries_frames_with_the_same_promises(container: Cli, busybo
                 "run", "--rm", "--network", "shut", "--cap-add", "NET_ADMIN", busybox, "sh", "-c", script,
                 env={"WOODLOT_NETWORK_HOST_PORTS": str(port)},
             )  # fmt: skip
-        for said in ("hello from ", digest, "nodata", "no name of the world", "secret", "itself"):
+        for said in ("hello from ", digest, "no name of the world", "::fe is there", "itself"):
             assert said in done, done
         for said in ("answers", "as another", "another card"):
             assert said not in done, done
-        assert len(came) == 1
+        assert len(came) == done.count("secret") == 2
         # The host comes in through the published port; what is large is whole.
         status = inspect(container, "web")["status"]
         assert isinstance(status, dict)
-        [published] = status["publishedPorts"]
-        with urllib.request.urlopen(f"http://127.0.0.1:{published['host_port']}/large") as response:
-            assert hashlib.sha256(response.read()).hexdigest() == digest
+        ports = [port["host_port"] for port in status["publishedPorts"]]
+        for host in (f"127.0.0.1:{ports[0]}", f"[::1]:{ports[1]}", f"[::1]:{ports[2]}"):
+            with urllib.request.urlopen(f"http://{host}/large") as response:
+                assert hashlib.sha256(response.read()).hexdigest() == digest
         # Nothing of it is the host's, and nothing is left.
         assert not {path.name for path in Path("/sys/class/net").iterdir()} & {"gateway", "vm0"}
         running = switches(container)

@@ -5,18 +5,59 @@ import json
 import os
 import pwd
 import shutil
+import socket
 import stat
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.leaks import SETTLE_S, find_sockets
 from tests.programs import require_root
+from tests.registry.server import Registry
 from tests.user import User
+from tests.vm.world import world
 
 pytestmark = pytest.mark.vm
+
+
+# Its Unix socket and its UDP port shout back, its web server has the files of /srv, and it says what comes there.
+SERVE = """
+import ctypes, http.server, os, socketserver, threading
+class Shout(socketserver.StreamRequestHandler):
+    def handle(self): self.wfile.write(self.rfile.readline().upper())
+class ShoutOnce(socketserver.DatagramRequestHandler):
+    def handle(self): self.wfile.write(self.rfile.read().upper())
+class Files(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_): pass
+libc = ctypes.CDLL(None)
+events = libc.inotify_init1(0)
+libc.inotify_add_watch(events, b"/srv", 0x100)
+os.chdir("/srv")
+for server in (
+    socketserver.ThreadingUnixStreamServer("/run/web.sock", Shout),
+    socketserver.ThreadingUDPServer(("", 53), ShoutOnce),
+    http.server.ThreadingHTTPServer(("", 80), Files),
+):
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+print("ready", flush=True)
+while True: print("new:", os.read(events, 4096)[16:].split(b"\\0")[0].decode(), flush=True)
+"""
+TRY = "try() { nc -w 10 $1 $2 < /dev/null 2> /dev/null || echo refused; }; "
+
+
+@pytest.fixture(scope="module")
+def inside(user: User, pulled: str) -> Iterator[Sequence[str]]:
+    """What leads a command into a world of the tests' own; nothing for users who cannot make one."""
+    if not user.become:
+        yield ()
+        return
+    # The world has no kernel to offer.
+    user("run", "--rm", "--network", "none", pulled, "true")
+    with world([]) as lead:
+        yield lead
 
 
 @pytest.fixture
@@ -63,37 +104,95 @@ def closed_group(user: User) -> str:
     return next(name for name in ("kvm", "adm", "daemon") if groups.get(name, -1) not in {-1, *theirs})  # fmt: skip
 
 
-def test_a_user_runs_containers(user: User, pulled: str) -> None:
-    assert user("run", "--rm", pulled, "id").startswith("uid=0(root) gid=0(root)")
-    assert user("run", "--rm", "-i", pulled, "cat", input="woodlot\n") == "woodlot\n"
+def test_a_user_runs_containers(user: User, pulled: str, inside: Sequence[str]) -> None:
+    # With no way out, and with one.
+    script = f"id; {TRY} try 198.51.100.7 7000; nslookup world.example | grep -o NXDOMAIN; ping -c 1 -W 1 198.51.100.7"
+    said = user("run", "--rm", "--egress", "none", pulled, "sh", "-c", f"{script}; true", inside=inside)  # fmt: skip
+    assert said.startswith("uid=0(root) gid=0(root)")
+    assert "\nrefused\nNXDOMAIN\n" in said
+    assert " 0 packets received" in said
+    script = (
+        f"cat; {TRY} try 198.51.100.7 7000; try 198.51.100.8 7000; ping -c 1 -W 10 198.51.100.7"
+    )
+    said = user(
+        "run", "--rm", "-i", "--egress", "allow=198.51.100.7", pulled, "sh", "-c", f"{script}; true",
+        input="woodlot\n", inside=inside,
+    )  # fmt: skip
+    assert said.startswith("woodlot\n")
+    if inside:
+        assert said.startswith("woodlot\nworld\nrefused\n")
+        assert " 1 packets received" in said
     assert user("list", "--all", "--quiet") == ""
 
 
+def await_line(user: User, line: str, runtime: Path) -> None:
+    deadline = time.monotonic() + 60
+    while line not in user("logs", "web", runtime=runtime).splitlines():
+        assert time.monotonic() < deadline, f"{line!r} does not come"
+        time.sleep(0.1)
+
+
 def test_a_user_has_containers_in_the_background(
-    user: User, pulled: str, runtime_directory: Path
+    user: User, registry: Registry, runtime_directory: Path
 ) -> None:
     # Where /dev/kvm can be closed to the user, the container runs all the same.
     group = closed_group(user) if user.become else None
-    published = runtime_directory / "published.sock"
+    runtime, image = runtime_directory, registry.reference("python:3.11")
+    user("pull", image)
+    published, shared = runtime / "published.sock", runtime / "shared"
+    shared.mkdir(mode=0o755)
+    os.chown(shared, user.uid, -1)
     user(
-        "run", "-d", "--name", "web", "--publish-socket", f"{published}:/run/web.sock", pulled, "sleep", "1000",
-        runtime=runtime_directory, kvm_group=group,
+        "run", "-d", "--name", "web", "--publish-socket", f"{published}:/run/web.sock", "-v", f"{shared}:/srv:watch",
+        "-p", "80", "-p", "[::1]::80", "-p", "[::]::53/udp", image, "python3", "-c", SERVE,
+        runtime=runtime, kvm_group=group,
     )  # fmt: skip
     assert (published.lstat().st_uid, published.lstat().st_mode & 0o777) == (user.uid, 0o600)
-    (listed,) = json.loads(user("ls", "--format", "json", runtime=runtime_directory))
+    (listed,) = json.loads(user("ls", "--format", "json", runtime=runtime))
     assert (listed["name"], listed["status"]["state"]) == ("web", "running")
     assert group is None or listed["status"]["accelerator"] == "tcg"
-    expect_private(runtime_directory / "woodlot", user)
-    assert find_sockets(runtime_directory)
+    expect_private(runtime / "woodlot", user)
+    assert find_sockets(runtime)
     directory = user.data / "containers" / listed["id"]
     expect_private(directory, user)
     assert {path.lstat().st_uid for path in user.data.rglob("*")} == {user.uid}
-    assert user("rm", "-f", "web", runtime=runtime_directory) == "web\n"
+
+    # What comes on the host is heard of in the container, and served at every published port.
+    await_line(user, "ready", runtime)
+    (shared / "page").write_text("from the host")
+    await_line(user, "new: page", runtime)
+    lines = user("port", "web", runtime=runtime).splitlines()
+    shown, addresses = zip(*(line.split(" -> ") for line in lines), strict=True)
+    assert shown == ("80/tcp", "80/tcp", "80/tcp", "53/udp")
+    assert [address.rpartition(":")[0] for address in addresses] == ["0.0.0.0", "[::]", "[::1]", "[::]"]  # fmt: skip
+    for address in addresses[:3]:
+        host = address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")
+        with urllib.request.urlopen(f"http://{host}/page", timeout=10) as response:
+            assert response.read() == b"from the host"
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
+        client.connect(("::1", int(addresses[3].rpartition(":")[2])))
+        client.settimeout(10)
+        client.send(b"hello")
+        assert client.recv(100) == b"HELLO"
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(published))
+        client.sendall(b"hello\n")
+        assert client.makefile().readline() == "HELLO\n"
+    # Copied in and out, and written by the container's root, files are the user's.
+    user("cp", str(shared / "page"), "web:/srv/copy", runtime=runtime)
+    user("cp", "web:/srv/copy", str(shared / "back"), runtime=runtime)
+    assert user("exec", "web", "cat", "/srv/copy", runtime=runtime) == "from the host"
+    for name in ("copy", "back"):
+        assert (shared / name).read_text() == "from the host"
+        assert (shared / name).lstat().st_uid == user.uid
+
+    assert user("rm", "-f", "web", runtime=runtime) == "web\n"
     assert not directory.exists()
     assert not published.exists()
+    user("image", "rm", image)
     # The switch of the network stays for some seconds, in case another container comes.
     deadline = time.monotonic() + 2 * SETTLE_S
-    while find_sockets(runtime_directory):
+    while find_sockets(runtime):
         assert time.monotonic() < deadline
         time.sleep(0.1)
 

@@ -1,14 +1,22 @@
 """A world of the tests' own: run in a network namespace, it serves some addresses, ports and names.
 
 198.51.100.0/24 and 2001:db8:7::/64 are all over the world, but 198.51.100.1 is the address of the host's card. To all
-other IPv6 there is no way. Every line that it prints after the first is a name that somebody asked its resolver for.
+other IPv6 there is no way. Everybody may ping. Every line that it prints after the first is a name that somebody asked its
+resolver for.
 """
 
+import contextlib
 import socket
 import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tests.programs import require_root
+
+ROOT = Path(__file__).parents[2]
 
 RESOLVER = "198.51.100.53"
 SERVERS = {
@@ -25,6 +33,28 @@ NAMES = {
     "own.example": "127.0.0.1",
 }
 A, AAAA = 1, 28
+
+
+@contextlib.contextmanager
+def world(asked: list[str]) -> Iterator[Sequence[str]]:
+    """The world, for the life of the block; what leads a command that is to be run in it."""
+    require_root()
+    with subprocess.Popen(
+        ["unshare", "--net", sys.executable, "-m", "tests.vm.world"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "ready\n"
+            yield ["nsenter", f"--net=/proc/{process.pid}/ns/net"]
+        finally:
+            process.terminate()
+            asked += process.stdout.read().splitlines()
+
+
+# What runs there.
 
 
 def say(line: str) -> None:
@@ -68,6 +98,7 @@ def main() -> None:
         "ip -6 route add local 2001:db8:7::/64 dev lo",
     ):
         subprocess.run(command.split(), check=True)
+    Path("/proc/sys/net/ipv4/ping_group_range").write_text("0 2147483647")
     for address, data in SERVERS.items():
         threading.Thread(target=serve, args=(address, data), daemon=True).start()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:

@@ -72,6 +72,11 @@ class Paths:
         return self.data / "templates"
 
     @property
+    def events(self) -> Path:
+        """What happened."""
+        return self.data / "events"
+
+    @property
     def containers(self) -> Path:
         """One directory for each container."""
         return self.data / "containers"

@@ -32,6 +32,27 @@ def parse_size(text: str, *, what: str = "size") -> int:
     return int(float(match["number"]) * _FACTOR[match["unit"].lower()])
 
 
+_DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>ns|us|µs|ms|s|m|h)")
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
+
+
+def parse_duration(text: str, *, what: str = "duration") -> float:
+    """Seconds in a duration such as ``30s``, ``1m30s`` or ``500ms``, as Go writes them; ``0`` needs no unit.
+
+    Raises:
+        ConfigError: ``text`` is no such duration, or negative.
+    """
+    if text == "0":
+        return 0.0
+    parts = list(_DURATION.finditer(text))
+    if not parts or "".join(part[0] for part in parts) != text:
+        raise ConfigError(
+            f"{what} must be a duration such as 30s or 1m30s, got {text!r}",
+            hint="use numbers with the units h, m, s or ms",
+        )
+    return sum(float(part["number"]) * _SECONDS[part["unit"]] for part in parts)
+
+
 def format_size(size_bytes: float) -> str:
     """A size for people, in binary units with at most one decimal: ``5.2 MiB``."""
     for unit in ("B", "KiB", "MiB", "GiB"):

@@ -156,3 +156,54 @@ def test_a_restart_policy_starts_it_again(container: Cli, busybox: str) -> None:
     assert state(container, "s")["state"] == "stopped"
     assert container("run", "--rm", "--restart", "always", busybox, "true").returncode == 125
     assert container("run", "--restart", "sometimes", busybox, "true").returncode == 125
+
+
+def test_health_events_and_what_is_resumed(container: Cli, busybox: str) -> None:
+    began = f"{time.time():.3f}"
+    container.ok(
+        "run", "-d", "--name", "h", "--restart", "unless-stopped", "--label", "tier=front",
+        "--health-cmd", "echo asked; test -e /well", "--health-interval", "300ms", "--health-retries", "1",
+        busybox, "sleep", "1000",
+    )  # fmt: skip
+    # Both before the next container starts, and one that its user stopped.
+    container.ok(
+        "run", "-d", "--name", "u", "--restart", "unless-stopped", busybox, "sleep", "1000"
+    )
+    container.ok("stop", "-t", "0", "u")
+
+    def health() -> dict[str, object]:
+        told = state(container, "h")["health"]
+        assert isinstance(told, dict)
+        return told
+
+    _until(lambda: health()["status"] == "unhealthy")
+    assert "running (unhealthy)" in container.ok("list")
+    container.ok("exec", "h", "touch", "/well")
+    _until(lambda: health()["status"] == "healthy")
+    log = health()["log"]
+    assert isinstance(log, list)
+    assert (log[0]["exitCode"], log[0]["output"]) in {(1, "asked\n"), (0, "asked\n")}
+    # The host goes down and comes up.
+    assert container.ok("system", "stop") == "h\n"
+    assert container.ok("system", "resume") == "h\n"
+    assert container.ok("exec", "h", "ls", "/well") == "/well\n"
+    container.ok("rm", "-f", "h", "u")
+    told = [
+        json.loads(line)
+        for line in container.ok(
+            "events",
+            "--since",
+            began,
+            "--until",
+            "0s",
+            "--filter",
+            "label=tier",
+            "--format",
+            "json",
+        ).splitlines()
+    ]
+    actions = [event["Action"] for event in told if not event["Action"].startswith("exec_")]
+    life = ["start", "health_status: unhealthy", "health_status: healthy", "die", "stop"]
+    assert actions[: len(life) + 1] == ["create", *life]
+    assert (actions[6], actions[-3:]) == ("start", ["die", "stop", "destroy"])
+    assert {event["Actor"]["Attributes"]["name"] for event in told} == {"h"}

@@ -15,6 +15,7 @@ from woodlot.units import MIB, format_size, format_time
 if TYPE_CHECKING:
     from woodlot.cli.app import App
     from woodlot.container.lifecycle import Container
+    from woodlot.container.state import Health, State
 
 
 @click.command("list")
@@ -153,6 +154,8 @@ def describe(container: "Container") -> dict[str, object]:
             status["networks"] = [_lease(lease) for lease in current.networks]
             status["publishedPorts"] = [dict(port) for port in current.ports]
             status["restartCount"] = current.restart_count
+            if current.health is not None:
+                status["health"] = _health(current.health)
             if current.network_lost:
                 status["networkLost"] = current.network_lost
         case state.Stopped() | state.Restarting():
@@ -215,10 +218,34 @@ def describe(container: "Container") -> dict[str, object]:
             "useInit": spec.process.init,
             "autoRemove": spec.remove,
             "restartPolicy": str(spec.restart),
+            "healthcheck": asdict(spec.health) if spec.health else None,
             "kernelArguments": list(spec.kernel_args),
             "creationDate": _date(spec.created_at),
         },
         "status": status,
+    }
+
+
+def _shown_state(current: "State") -> str:
+    from woodlot.container import state
+
+    health = current.health if isinstance(current, state.Running) else None
+    return f"{state.label(current)} ({health.status})" if health else state.label(current)
+
+
+def _health(health: "Health") -> dict[str, object]:
+    return {
+        "status": health.status,
+        "failingStreak": health.failing_streak,
+        "log": [
+            {
+                "start": _date(probe.started_at),
+                "end": _date(probe.finished_at),
+                "exitCode": probe.exit_code,
+                "output": probe.output,
+            }
+            for probe in health.log
+        ],
     }
 
 
@@ -246,7 +273,7 @@ def _row(container: "Container") -> tuple[str, ...]:
         spec.image,
         system,
         architecture,
-        state.label(current),
+        _shown_state(current),
         current.ip if isinstance(current, state.Running) else "",
         f"{spec.cpus:g}",
         f"{spec.memory_bytes // MIB} MB",

@@ -56,7 +56,7 @@ def start(app: "App", containers: Sequence[str], *, attach: bool, interactive: b
         try:
             found = find(app.store, name)
             if not found.is_live:
-                _start_detached(app, found)
+                start_again(app, found)
         except WoodlotError as error:
             failures.append(error)
         else:
@@ -83,7 +83,7 @@ def stop(
     number = options.parse_signal(signal_name) if signal_name else 0
 
     async def one(found: "Container") -> None:
-        await _stop(app, found, number=number, grace_s=grace_s)
+        await stop_one(app, found, number=number, grace_s=grace_s)
 
     _each(app, containers, one, everything=everything)
 
@@ -103,8 +103,8 @@ def restart(
     failures: list[WoodlotError] = []
     for name in _targets(containers):
         try:
-            asyncio.run(_stop(app, find(app.store, name), number=number, grace_s=grace_s))
-            _start_detached(app, find(app.store, name))
+            asyncio.run(stop_one(app, find(app.store, name), number=number, grace_s=grace_s))
+            start_again(app, find(app.store, name))
         except WoodlotError as error:
             failures.append(error)
         else:
@@ -231,18 +231,22 @@ def _each(
     raise_all([error for error in asyncio.run(all_of_them(names)) if error is not None])
 
 
-async def _stop(app: "App", found: "Container", *, number: int, grace_s: float) -> None:
+async def stop_one(
+    app: "App", found: "Container", *, number: int = 0, grace_s: float, resumable: bool = False
+) -> None:
+    """Stop a container if it runs, and return when its supervisor is gone."""
     from woodlot.container.client import Supervised
     from woodlot.container.lifecycle import until_ended
 
     if not found.is_live:
         return
     async with Supervised(_socket(app, found)) as supervised:
-        await supervised.stop(signal_number=number, grace_s=grace_s)
+        await supervised.stop(signal_number=number, grace_s=grace_s, resumable=resumable)
     await until_ended(app.paths, found.spec.id)
 
 
-def _start_detached(app: "App", found: "Container") -> None:
+def start_again(app: "App", found: "Container") -> None:
+    """Start a stopped container, and return when its process runs."""
     from woodlot.cli.attach import start_detached
 
     with _begun_again(app, found):

@@ -175,16 +175,25 @@ def _parse_tail(text: str) -> int | None:
 
 
 def parse_time(text: str) -> str:
-    """A moment as the log writes it, from a duration before now, RFC 3339, or seconds since 1970.
+    """A moment as the log writes it, from what `parse_moment` takes.
+
+    Raises:
+        ConfigError: It is none of these.
+    """
+    return _format(parse_moment(text))
+
+
+def parse_moment(text: str) -> float:
+    """Seconds since 1970, from a duration before now, RFC 3339, or seconds since 1970.
 
     Raises:
         ConfigError: It is none of these.
     """
     if re.fullmatch(r"(\d+[smhd])+", text):
         parts = re.findall(r"(\d+)([smhd])", text)
-        return _format(time.time() - sum(int(n) * _UNITS[unit] for n, unit in parts))
+        return time.time() - sum(int(n) * _UNITS[unit] for n, unit in parts)
     if re.fullmatch(r"\d{1,11}(\.\d{1,9})?", text):
-        return _format(float(text))
+        return float(text)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -192,7 +201,7 @@ def parse_time(text: str) -> str:
             f"{text!r} is no time", hint="write 10m, 2026-01-31T10:00:00Z or seconds since 1970"
         ) from None
     # Without a zone it is local time, as Docker takes it.
-    return _format(moment.timestamp())
+    return moment.timestamp()
 
 
 def _format(seconds: float) -> str:

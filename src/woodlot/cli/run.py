@@ -14,6 +14,7 @@ from woodlot.cli import completion
 from woodlot.cli.image import choose_platform, fetch_options, platform_options
 from woodlot.cli.progress import make_progress
 from woodlot.container.create import Request
+from woodlot.container.health import HealthRequest
 from woodlot.errors import ConfigError, WoodlotError
 from woodlot.oci.platform import Platform
 
@@ -36,6 +37,15 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         metavar="POLICY",
         help="Start it again when it ends: no, on-failure[:MAX], unless-stopped or always.",
     ),
+    click.option("--health-cmd", metavar="COMMAND", help="Ask it so whether it is well."),
+    click.option("--health-interval", metavar="TIME", help="Between one probe and the next."),
+    click.option("--health-timeout", metavar="TIME", help="What a probe may take."),
+    click.option("--health-retries", type=int, help="Failures until it is unhealthy."),
+    click.option(
+        "--health-start-period", metavar="TIME", help="At its start, when failures do not count."
+    ),
+    click.option("--health-start-interval", metavar="TIME", help="Between probes in that time."),
+    click.option("--no-healthcheck", is_flag=True, help="Do not ask, though the image says how."),
     click.option("--name", help="Name of the container."),
     click.option("-e", "--env", **MANY, metavar="NAME[=VALUE]", help="Set a variable."),
     click.option(
@@ -209,6 +219,15 @@ def _parse(asked: dict[str, Any]) -> tuple[Request, _Fetching]:
         scheme=asked.pop("scheme"),
         progress=asked.pop("progress"),
         max_concurrent=asked.pop("max_concurrent_downloads"),
+    )
+    asked["health"] = HealthRequest(
+        command=asked.pop("health_cmd"),
+        interval=asked.pop("health_interval"),
+        timeout=asked.pop("health_timeout"),
+        retries=asked.pop("health_retries"),
+        start_period=asked.pop("health_start_period"),
+        start_interval=asked.pop("health_start_interval"),
+        disabled=asked.pop("no_healthcheck"),
     )
     request = Request(**asked)
     request.check()

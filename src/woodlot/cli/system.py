@@ -11,6 +11,7 @@ import click
 
 from woodlot.cli.output import print_json, print_table
 from woodlot.cli.progress import KINDS, make_progress
+from woodlot.cli.resume import disable, enable, resume, stop
 from woodlot.cli.settings import properties
 from woodlot.cli.template import template, warm
 from woodlot.errors import WoodlotError
@@ -80,6 +81,8 @@ def version(*, style: str) -> None:
 system.add_command(properties)
 system.add_command(template)
 system.add_command(warm)
+for _command in (resume, stop, enable, disable):
+    system.add_command(_command)
 
 
 @system.group()

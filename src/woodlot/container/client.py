@@ -187,16 +187,17 @@ class Supervised(Channel):
         except grpc.aio.AioRpcError as error:
             raise translate(error) from error
 
-    async def stop(self, *, signal_number: int = 0, grace_s: float) -> End:
+    async def stop(self, *, signal_number: int = 0, grace_s: float, resumable: bool = False) -> End:
         """Signal, wait ``grace_s`` seconds, SIGKILL; return when the VM is gone.
 
         Args:
             signal_number: 0 for the container's own stop signal.
             grace_s: Seconds between the signal and SIGKILL.
+            resumable: By its restart policy it is started again when the host has come up.
         """
         try:
             reply: pb.StopResponse = await self._stub.Stop(
-                pb.StopRequest(signal=signal_number, grace_s=grace_s)
+                pb.StopRequest(signal=signal_number, grace_s=grace_s, resumable=resumable)
             )
         except grpc.aio.AioRpcError as error:
             raise translate(error) from error

@@ -3,11 +3,12 @@
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from woodlot import settings
-from woodlot.container import capabilities, network, options, ports, restart, sockets
+from woodlot.container import capabilities, health, network, options, ports, restart, sockets
+from woodlot.container.health import HealthRequest
 from woodlot.container.lifecycle import new_id
 from woodlot.container.mounts import Mounts, build_mounts, check_sources
 from woodlot.container.spec import ContainerSpec, DnsSpec, ProcessSpec, RestartPolicy, SocketSpec
@@ -66,6 +67,7 @@ class Request:
     kernel_args: tuple[str, ...] = ()
     remove: bool = False
     restart: str | None = None
+    health: HealthRequest = field(default_factory=HealthRequest)
 
     def check(self) -> None:
         """Find what is wrong before anything is fetched or made.
@@ -101,6 +103,7 @@ class Request:
         capabilities.parse_names(self.cap_drop, flag="--cap-drop")
         choose_cpus(self.cpus)
         choose_memory(self.memory)
+        self.health.check()
         if self.parse_restart().name != "no" and self.remove:
             raise ConfigError(
                 "--restart conflicts with --rm: what is removed cannot be started again",
@@ -246,6 +249,7 @@ def build_spec(image: Image, request: Request, *, emulated: bool = False) -> Con
         kernel_args=request.kernel_args,
         remove=request.remove,
         restart=request.parse_restart(),
+        health=health.build_spec(request.health, config.healthcheck),
         stop_signal=_stop_signal(config.stop_signal),
         created_at=time.time(),
     )
@@ -262,7 +266,16 @@ def _check_text(spec: ContainerSpec) -> None:
         *(one.container_path for one in spec.sockets),
     ]
     flags = (flag for mount in spec.tmpfs for flag in mount.options)
-    for text in (*process.args, *process.env, process.cwd, process.user, *destinations, *flags):
+    probe = spec.health.args if spec.health else ()
+    for text in (
+        *probe,
+        *process.args,
+        *process.env,
+        process.cwd,
+        process.user,
+        *destinations,
+        *flags,
+    ):
         try:
             text.encode()
         except UnicodeEncodeError as error:

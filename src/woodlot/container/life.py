@@ -19,11 +19,12 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from woodlot import settings
-from woodlot.container import options, requests, state
+from woodlot.container import health, options, requests, state
 from woodlot.container.boot import MachinePlan
+from woodlot.container.events import tell
 from woodlot.container.machine import IMAGE_SERIAL, Machine
 from woodlot.container.relays import Relays
-from woodlot.container.spec import ContainerSpec, ExecSpec
+from woodlot.container.spec import ContainerSpec, ExecSpec, HealthSpec
 from woodlot.errors import (
     ErrorCode,
     ExecutionError,
@@ -81,6 +82,7 @@ class Life:
         from woodlot.container.session import Session
 
         self._paths = paths
+        self._store = store
         self._spec = _without_world(spec) if visit else spec
         self._plan = plan
         self._visit = visit
@@ -89,6 +91,7 @@ class Life:
         self._console = directory / ("visit.log" if visit else "console.log")
         self._machine = Machine(paths, store, self._spec, plan, console_log=self._console)
         self._network_lost = ""
+        self._health = state.Health() if spec.health else None
         # Those of the client that starts it: a fork or `launch` hands its variables on.
         self._relays = Relays(paths, self._spec, os.environ)
         self._file_calls = file_calls
@@ -163,6 +166,14 @@ class Life:
         Raises:
             StateError: The container does not run, or the process's id is taken.
         """
+        async with self._join(spec, rows, columns) as process:
+            tell(self._store, self._spec, "exec_start", execID=spec.id)
+            yield process
+
+    @asynccontextmanager
+    async def _join(
+        self, spec: ExecSpec, rows: int = 0, columns: int = 0
+    ) -> "AsyncGenerator[Process]":
         if self._agent is None or not self.started.done() or self._process_over.is_set():
             raise StateError(f"container {self._spec.name} is not running")
         if spec.id in self._execs:
@@ -282,6 +293,7 @@ class Life:
             ports=tuple(asdict(port) for port in links.ports),
             network_lost=self._network_lost,
             restart_count=restart_count,
+            health=self._health,
         )
 
     def _explain(self, error: WoodlotError) -> WoodlotError:
@@ -376,7 +388,8 @@ class Life:
                 self._process = process
                 self.started.add_done_callback(self._process_started)
                 try:
-                    exited = await self.session.pump(process, self.started)
+                    async with self._watched_health():
+                        exited = await self.session.pump(process, self.started)
                 except (ExecutionError, GuestError):
                     if not self.started.done():
                         self._process = None
@@ -392,6 +405,30 @@ class Life:
                 except GuestError as error:
                     log.warning("the guest was not shut down in order: %s", error.message)
             return replace(end_of(exited), reason=self._lost_writes())
+
+    @asynccontextmanager
+    async def _watched_health(self) -> AsyncGenerator[None]:
+        """During the block, from when the process runs, see whether it is well."""
+
+        async def watch(spec: HealthSpec) -> None:
+            await asyncio.shield(self.started)
+            await health.watch(spec, self._join, self._tell_health)
+
+        watching = asyncio.create_task(watch(self._spec.health)) if self._spec.health else None
+        try:
+            yield
+        finally:
+            if watching is not None:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+
+    def _tell_health(self, found: state.Health) -> None:
+        changed = self._health is None or found.status != self._health.status
+        self._health = found
+        if changed:
+            log.info("the container is %s", found.status)
+            tell(self._store, self._spec, f"health_status: {found.status}")
+        self._on_change()
 
     async def _be_visited(self, agent: "Agent") -> "End":
         """Let clients have the files until the launcher leaves; then all that was written reaches the disks."""
@@ -440,6 +477,7 @@ class Life:
         self.started_at = time.time()
         log.info("process runs")
         self._on_change()
+        tell(self._store, self._spec, "start")
 
     def _configure_request(self) -> "agent_pb2.ConfigureRequest":
         return requests.configure_request(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from woodlot.container import options, sockets, state
+from woodlot.container.events import tell
 from woodlot.container.spec import ContainerSpec
 from woodlot.errors import AlreadyExistsError, LimitError, StateError, WoodlotError
 from woodlot.paths import Paths
@@ -314,6 +315,7 @@ def _mend(store: Store, record: ContainerRecord) -> Container | None:
         # On a full disk it is found out again next time.
         with contextlib.suppress(LimitError):
             store.containers.update_state(spec.id, state.to_json(stopped))
+        tell(store, spec, "die", exitCode=str(stopped.exit_code), reason=_LOST)
         shutil.rmtree(store.paths.sockets(spec.id), ignore_errors=True)
         return Container(spec=spec, state=stopped)
     finally:

@@ -124,7 +124,11 @@ class Service(SupervisorServicer):
     async def Stop(self, request: pb.StopRequest, context: Context) -> pb.StopResponse:  # noqa: N802
         """Signal, wait, SIGKILL."""
         async with _errors(context):
-            end = await self._supervisor.stop(signal_number=request.signal, grace_s=request.grace_s)
+            end = await self._supervisor.stop(
+                signal_number=request.signal,
+                grace_s=request.grace_s,
+                by_user=not request.resumable,
+            )
         return pb.StopResponse(exit=encode_end(end))
 
     async def Wait(self, request: pb.WaitRequest, context: Context) -> pb.Exit:  # noqa: N802

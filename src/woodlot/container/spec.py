@@ -135,6 +135,23 @@ class RestartPolicy:
         return f"{self.name}:{self.max_retries}" if self.max_retries else self.name
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthSpec:
+    """How the container is asked whether it is well."""
+
+    args: tuple[str, ...]
+    """Of the process that is run in it; it is well if that ends with 0."""
+    interval_s: float = 30.0
+    """From the end of one probe to the next."""
+    timeout_s: float = 30.0
+    retries: int = 3
+    """Failures in a row until it is called unhealthy."""
+    start_period_s: float = 0.0
+    """After its start, in which failures do not count until a probe has succeeded."""
+    start_interval_s: float = 5.0
+    """In place of ``interval_s``, in that period."""
+
+
 HOST_GATEWAY = "host-gateway"
 """In the place of an address: the one that stands for the host."""
 
@@ -179,6 +196,7 @@ class ContainerSpec:
     remove: bool = False
     """Delete the container when it ends."""
     restart: RestartPolicy = field(default_factory=RestartPolicy)
+    health: HealthSpec | None = None
     stop_signal: str = "SIGTERM"
     created_at: float = 0.0
     """Seconds since 1970."""
@@ -207,6 +225,9 @@ class ContainerSpec:
         fields["ports"] = tuple(PortSpec(**port) for port in fields.get("ports", ()))
         fields["sockets"] = tuple(SocketSpec(**one) for one in fields.get("sockets", ()))
         fields["dns"] = _dns(fields.get("dns", {}))
+        if health := fields.get("health"):
+            values: dict[str, Any] = {**health, "args": tuple(health["args"])}
+            fields["health"] = HealthSpec(**values)
         fields["restart"] = RestartPolicy(**fields.get("restart", {}))
         fields["tmpfs"] = tuple(
             Tmpfs(destination=mount["destination"], options=tuple(mount["options"]))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias, assert_never
+from typing import Any, Literal, TypeAlias, assert_never
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,6 +13,28 @@ class Created:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Starting:
     """Its supervisor boots the VM; the process does not run yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """One time that a container was asked whether it is well."""
+
+    started_at: float
+    finished_at: float
+    exit_code: int
+    """-1 where it did not end by itself."""
+    output: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """Whether a container that runs is well, as far as its probes tell."""
+
+    status: Literal["starting", "healthy", "unhealthy"] = "starting"
+    failing_streak: int = 0
+    """Failures since the last success."""
+    log: tuple[Probe, ...] = ()
+    """The last probes, the newest last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +55,8 @@ class Running:
     """Why a network is gone while the container runs; empty while all are there."""
     restart_count: int = 0
     """How often it was started again by its restart policy since somebody started it."""
+    health: Health | None = None
+    """None if nothing says how to ask."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,4 +130,10 @@ def from_json(data: Mapping[str, Any]) -> State:
     for name in ("networks", "ports"):
         if name in fields:
             fields[name] = tuple(fields[name])
+    if health := fields.get("health"):
+        values: dict[str, Any] = {
+            **health,
+            "log": tuple(Probe(**probe) for probe in health["log"]),
+        }
+        fields["health"] = Health(**values)
     return _BY_LABEL[fields.pop("state")](**fields)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from woodlot.container import lifecycle, options, restart, state
 from woodlot.container.boot import MachinePlan
+from woodlot.container.events import tell
 from woodlot.container.life import Life
 from woodlot.container.lifeline import Lifeline
 from woodlot.container.spec import ContainerSpec
@@ -112,6 +113,8 @@ class Supervisor:
             self._by_user = True
             self._stop_asked.set()
         await process.signal(number)
+        if not exec_id:
+            self._tell("kill", signal=str(number))
 
     async def stop(
         self, *, signal_number: int = 0, grace_s: float = STOP_GRACE_S, by_user: bool = True
@@ -126,7 +129,9 @@ class Supervisor:
         self._by_user = self._by_user or by_user
         self._stop_asked.set()
         await self.life.stop(signal_number=signal_number, grace_s=grace_s)
-        return await asyncio.shield(self._over)
+        end = await asyncio.shield(self._over)
+        self._tell("stop")
+        return end
 
     def owner_left(self) -> None:
         """The client that the container belongs to, if it does to one, is gone."""
@@ -160,6 +165,10 @@ class Supervisor:
                     if error := life.started.exception() if life.started.done() else None:
                         self._lifeline.fail(cast("WoodlotError", error))
                     ran_s = time.time() - life.started_at if life.started_at else 0.0
+                    if life.started_at:
+                        if end.oom_killed:
+                            self._tell("oom")
+                        self._tell("die", exitCode=str(end.code), reason=end.reason)
                     again = self._is_to_restart(end)
                     if again:
                         self._record_restarting(end, life)
@@ -234,6 +243,10 @@ class Supervisor:
             self.life.launcher_left()
 
     # The record.
+
+    def _tell(self, action: str, **attributes: str) -> None:
+        if not self._visit:
+            tell(self._store, self._spec, action, **attributes)
 
     def _write_running(self) -> None:
         self._write_state(self.life.describe(restart_count=self._restart_count))

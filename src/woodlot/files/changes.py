@@ -14,7 +14,7 @@ from enum import StrEnum, auto
 from pathlib import Path
 from typing import NamedTuple
 
-from woodlot.files.inotify import Event, Inotify, Mask
+from woodlot.inotify import Event, Inotify, Mask
 
 log = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ from typing import cast
 
 from woodlot.errors import AlreadyExistsError, ConfigError, IntegrityError, NotFoundError
 from woodlot.store.db import Database
+from woodlot.store.events import EventLog
 
 _COLUMNS = "id, name, created_at, spec, state"
 
@@ -28,8 +29,9 @@ class ContainerRecord:
 class ContainerRecords:
     """The table ``containers``; every call is a transaction."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, events: EventLog) -> None:
         self._database = database
+        self._events = events
 
     def insert(
         self,
@@ -72,6 +74,7 @@ class ContainerRecords:
                     json.dumps(state),
                 ),
             )
+        self.tell("create", container_id, name, spec)
 
     def get(self, key: str) -> ContainerRecord:
         """The container that ``key`` names: its id, its name, or the start of one id only.
@@ -131,11 +134,46 @@ class ContainerRecords:
                 raise AlreadyExistsError(
                     f"the name {name!r} is taken by container {str(holders[0][0])[:12]}"
                 )
+            former = self._database.query(
+                f"SELECT {_COLUMNS} FROM containers WHERE id = ?",  # noqa: S608
+                (container_id,),
+            )
             if not self._database.change(
                 "UPDATE containers SET name = ?1, spec = json_set(spec, '$.name', ?1) WHERE id = ?2",
                 (name, container_id),
             ):
                 raise NotFoundError(f"no such container: {container_id}")
+        record = _record(former[0])
+        self.tell("rename", container_id, name, record.spec, oldName=record.name)
+
+    def tell(
+        self,
+        action: str,
+        container_id: str,
+        name: str,
+        spec: Mapping[str, object],
+        **attributes: str,
+    ) -> None:
+        """Tell of an event; with what Docker says of every container: its image, its name, its labels.
+
+        Args:
+            action: What happened.
+            container_id: Id of the container.
+            name: Its name.
+            spec: Its JSON object.
+            **attributes: More about it.
+        """
+        labels = spec.get("labels")
+        of_all = (
+            {
+                str(name): str(value)
+                for name, value in cast("Mapping[object, object]", labels).items()
+            }
+            if isinstance(labels, Mapping)
+            else {}
+        )
+        own = {"image": str(spec.get("image", "")), "name": name, **attributes}
+        self._events.add("container", action, container_id, {**own, **of_all, **own})
 
     def update_state(self, container_id: str, state: Mapping[str, object]) -> None:
         """Replace the state of a container.
@@ -150,7 +188,14 @@ class ContainerRecords:
 
     def delete(self, container_id: str) -> bool:
         """Remove a record; whether there was one."""
-        return self._database.change("DELETE FROM containers WHERE id = ?", (container_id,)) > 0
+        rows = self._database.query(
+            f"SELECT {_COLUMNS} FROM containers WHERE id = ?",  # noqa: S608
+            (container_id,),
+        )
+        deleted = self._database.change("DELETE FROM containers WHERE id = ?", (container_id,)) > 0
+        if deleted and rows:
+            self.tell("destroy", container_id, str(rows[0][1]), _spec_of(rows[0]))
+        return deleted
 
     def name_taken(self, name: str) -> bool:
         """Whether a container has this name, or this id."""
@@ -158,6 +203,14 @@ class ContainerRecords:
             "SELECT 1 FROM containers WHERE name = ?1 OR id = ?1 LIMIT 1", (name,)
         )
         return bool(rows)
+
+
+def _spec_of(row: tuple[object, ...]) -> Mapping[str, object]:
+    """Also of a damaged record, which can be removed like any other."""
+    try:
+        return _record(row).spec
+    except IntegrityError:
+        return {}
 
 
 def _record(row: tuple[object, ...]) -> ContainerRecord:

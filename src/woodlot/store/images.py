@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from woodlot.oci.digest import Digest
 from woodlot.store.db import Database
+from woodlot.store.events import EventLog
 
 _COLUMNS = "reference, digest, media_type, size, created_at"
 
@@ -26,8 +27,9 @@ class ImageRecord:
 class ImageRecords:
     """The table ``images``; every call is a transaction."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, events: EventLog) -> None:
         self._database = database
+        self._events = events
 
     def get(self, reference: str) -> ImageRecord | None:
         """The record of a canonical reference, or None."""
@@ -46,6 +48,7 @@ class ImageRecords:
             " size = excluded.size, created_at = excluded.created_at",
             (reference, digest, media_type, size, datetime.now(UTC).isoformat()),
         )
+        self._events.add("image", "pull", str(digest), {"name": reference})
 
     def list(self) -> list[ImageRecord]:
         """All records, by reference."""
@@ -56,7 +59,11 @@ class ImageRecords:
 
     def delete(self, reference: str) -> bool:
         """Remove a record; whether there was one."""
-        return self._database.change("DELETE FROM images WHERE reference = ?", (reference,)) > 0
+        record = self.get(reference)
+        deleted = self._database.change("DELETE FROM images WHERE reference = ?", (reference,)) > 0
+        if deleted and record is not None:
+            self._events.add("image", "delete", str(record.digest), {"name": reference})
+        return deleted
 
 
 def _record(row: tuple[object, ...]) -> ImageRecord:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from woodlot.errors import AlreadyExistsError, IntegrityError
 from woodlot.store.db import Database
+from woodlot.store.events import EventLog
 
 _COLUMNS = "id, name, created_at, spec"
 
@@ -25,8 +26,9 @@ class NetworkRecord:
 class NetworkRecords:
     """The table ``networks``; every call is a transaction."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, events: EventLog) -> None:
         self._database = database
+        self._events = events
 
     def insert(self, network_id: str, name: str, spec: Mapping[str, object]) -> None:
         """Add a network.
@@ -44,6 +46,7 @@ class NetworkRecords:
                 "INSERT INTO networks (id, name, created_at, spec) VALUES (?, ?, ?, ?)",
                 (network_id, name, datetime.now(UTC).isoformat(), json.dumps(spec)),
             )
+        self._events.add("network", "create", network_id, {"name": name})
 
     def get(self, name: str) -> NetworkRecord | None:
         """The network of that name, or None."""
@@ -64,7 +67,11 @@ class NetworkRecords:
 
     def delete(self, network_id: str) -> bool:
         """Remove a record; whether there was one."""
-        return self._database.change("DELETE FROM networks WHERE id = ?", (network_id,)) > 0
+        names = self._database.query("SELECT name FROM networks WHERE id = ?", (network_id,))
+        deleted = self._database.change("DELETE FROM networks WHERE id = ?", (network_id,)) > 0
+        if deleted and names:
+            self._events.add("network", "destroy", network_id, {"name": str(names[0][0])})
+        return deleted
 
 
 def _record(row: tuple[object, ...]) -> NetworkRecord:

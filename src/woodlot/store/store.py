@@ -7,6 +7,7 @@ from woodlot.paths import Paths
 from woodlot.store.containers import ContainerRecords
 from woodlot.store.content import ContentStore
 from woodlot.store.db import Database
+from woodlot.store.events import EventLog
 from woodlot.store.images import ImageRecords
 from woodlot.store.locks import hold, hold_sync, try_hold
 from woodlot.store.networks import NetworkRecords
@@ -24,10 +25,11 @@ class Store:
         self.paths = paths
         self.database = Database(paths.database)
         self.content = ContentStore(paths.content)
-        self.images = ImageRecords(self.database)
-        self.containers = ContainerRecords(self.database)
-        self.networks = NetworkRecords(self.database)
-        self.volumes = VolumeRecords(self.database)
+        self.events = EventLog(paths.events)
+        self.images = ImageRecords(self.database, self.events)
+        self.containers = ContainerRecords(self.database, self.events)
+        self.networks = NetworkRecords(self.database, self.events)
+        self.volumes = VolumeRecords(self.database, self.events)
         self._lock = paths.data / "store.lock"
 
     @contextlib.asynccontextmanager

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from woodlot.store.db import Database
+from woodlot.store.events import EventLog
 
 _COLUMNS = "name, kind, size, labels, anonymous, created_at"
 
@@ -30,8 +31,9 @@ class VolumeRecord:
 class VolumeRecords:
     """The table ``volumes``; every call is a transaction."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, events: EventLog) -> None:
         self._database = database
+        self._events = events
 
     def get(self, name: str) -> VolumeRecord | None:
         """The volume of that name, or None."""
@@ -50,7 +52,7 @@ class VolumeRecords:
 
     def insert(self, record: VolumeRecord) -> bool:
         """Add a volume; False if the name is taken."""
-        return (
+        inserted = (
             self._database.change(
                 f"INSERT INTO volumes ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"  # noqa: S608
                 " ON CONFLICT (name) DO NOTHING",
@@ -65,10 +67,16 @@ class VolumeRecords:
             )
             > 0
         )
+        if inserted:
+            self._events.add("volume", "create", record.name, {"driver": "local"})
+        return inserted
 
     def delete(self, name: str) -> bool:
         """Remove a record; whether there was one."""
-        return self._database.change("DELETE FROM volumes WHERE name = ?", (name,)) > 0
+        deleted = self._database.change("DELETE FROM volumes WHERE name = ?", (name,)) > 0
+        if deleted:
+            self._events.add("volume", "destroy", name, {"driver": "local"})
+        return deleted
 
 
 def new_record(

@@ -127,8 +127,8 @@ class Player:
     async def signal(self, number: int, *, exec_id: str) -> None:
         await self.find_process(exec_id).signal(number)
 
-    async def stop(self, *, signal_number: int = 0, grace_s: float) -> End:
-        self.asked.append(("stop", signal_number, grace_s))
+    async def stop(self, *, signal_number: int, grace_s: float, by_user: bool) -> End:
+        self.asked.append(("stop", signal_number, grace_s, by_user))
         self.guest.printed.put_nowait(None)
         return await asyncio.shield(self.ended)
 
@@ -346,8 +346,8 @@ async def test_what_the_guest_refuses_is_told(player: Player, client: Supervised
 async def test_stop_gives_the_end(player: Player, client: Supervised) -> None:
     await client.start()
     assert await client.stop(signal_number=3, grace_s=0.5) == END
-    assert await client.stop(grace_s=2) == END
-    assert player.asked[1:] == [("stop", 3, 0.5), ("stop", 0, 2.0)]
+    assert await client.stop(grace_s=2, resumable=True) == END
+    assert player.asked[1:] == [("stop", 3, 0.5, True), ("stop", 0, 2.0, False)]
 
 
 async def test_wait_answers_at_the_end(player: Player, socket_path: Path) -> None:

@@ -24,6 +24,7 @@ STOPPED = Stopped(exit_code=137, finished_at=2.5, started_at=1.25, oom_killed=Tr
                 "ports": (),
                 "network_lost": "",
                 "restart_count": 0,
+                "health": None,
             },
         ),
         (

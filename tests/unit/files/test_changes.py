@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from woodlot.files.changes import Change, Kind, Watcher
-from woodlot.files.inotify import Event, Mask, parse_events
+from woodlot.inotify import Event, Mask, parse_events
 
 
 @pytest.fixture

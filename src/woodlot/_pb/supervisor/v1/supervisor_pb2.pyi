@@ -110,12 +110,14 @@ class ResizeResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class StopRequest(_message.Message):
-    __slots__ = ("signal", "grace_s")
+    __slots__ = ("signal", "grace_s", "resumable")
     SIGNAL_FIELD_NUMBER: _ClassVar[int]
     GRACE_S_FIELD_NUMBER: _ClassVar[int]
+    RESUMABLE_FIELD_NUMBER: _ClassVar[int]
     signal: int
     grace_s: float
-    def __init__(self, signal: _Optional[int] = ..., grace_s: _Optional[float] = ...) -> None: ...
+    resumable: bool
+    def __init__(self, signal: _Optional[int] = ..., grace_s: _Optional[float] = ..., resumable: bool = ...) -> None: ...
 
 class StopResponse(_message.Message):
     __slots__ = ("exit",)

@@ -16,7 +16,7 @@ from woodlot.errors import (
     NotFoundError,
     UnsupportedError,
 )
-from woodlot.network import subnets
+from woodlot.network import interfaces, subnets
 from woodlot.network.egress import Egress
 from woodlot.network.egress import parse as parse_egress
 from woodlot.store.networks import NetworkRecord
@@ -122,8 +122,8 @@ def create(
         raise ConfigError("--subnet-v6 and --no-ipv6 contradict each other")
     if name in {DEFAULT, NONE}:
         raise ConfigError(f"the network {name} is there always", hint="choose another name")
-    others = find_all(store)
-    chosen = subnets.choose(subnet, {other.name: other.subnet for other in others})
+    taken, taken_v6 = _find_taken(store)
+    chosen = subnets.choose(subnet, taken)
     network_id = secrets.token_hex(32)
     spec: dict[str, object] = {
         "subnet": chosen,
@@ -132,12 +132,26 @@ def create(
         "labels": dict(labels or {}),
     }
     if ipv6:
-        taken = {other.name: other.subnet_v6 for other in others if other.subnet_v6}
-        spec["subnet_v6"] = subnets.choose_v6(subnet_v6, taken)
+        spec["subnet_v6"] = subnets.choose_v6(subnet_v6, taken_v6)
     if egress is not None:
         spec["egress"] = str(egress)
     store.networks.insert(network_id, name, spec)
     return find(store, name)
+
+
+def _find_taken(store: Store) -> tuple[dict[str, str], dict[str, str]]:
+    """Subnets that a new network must not overlap, of IPv4 and of IPv6, and whose they are."""
+    others = find_all(store)
+    owners = [
+        (subnet, f"this host's interface {name}") for name, subnet in interfaces.find_subnets()
+    ]
+    owners += [(one.subnet, f"network {one.name}") for one in others]
+    owners += [(one.subnet_v6, f"network {one.name}") for one in others if one.subnet_v6]
+    taken = dict(owners)
+    return (
+        {subnet: owner for subnet, owner in taken.items() if ":" not in subnet},
+        {subnet: owner for subnet, owner in taken.items() if ":" in subnet},
+    )
 
 
 def check_name(name: str) -> None:

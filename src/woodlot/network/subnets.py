@@ -59,7 +59,7 @@ def choose(wanted: str | None, taken: Mapping[str, str]) -> str:
 
     Args:
         wanted: As people write it.
-        taken: Of other networks, by their names.
+        taken: Subnets that it must not overlap, and whose they are: "network back".
 
     Raises:
         ConfigError: It cannot be that one.
@@ -80,7 +80,7 @@ def choose_v6(wanted: str | None, taken: Mapping[str, str]) -> str:
 def _find_free(
     pool: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network], taken: Mapping[str, str]
 ) -> str:
-    ranges = [ipaddress.ip_network(range_) for range_ in taken.values()]
+    ranges = [ipaddress.ip_network(range_) for range_ in taken]
     for candidate in pool:
         if not any(candidate.overlaps(range_) for range_ in ranges):
             return str(candidate)
@@ -90,10 +90,10 @@ def _find_free(
 
 
 def _check_free(wanted: str, taken: Mapping[str, str], *, flag: str) -> str:
-    for other, range_ in taken.items():
+    for range_, owner in taken.items():
         if ipaddress.ip_network(wanted).overlaps(ipaddress.ip_network(range_)):
             raise ConfigError(
-                f"the subnet {wanted} overlaps that of network {other}, {range_}",
+                f"the subnet {wanted} overlaps that of {owner}, {range_}",
                 hint=f"choose another {flag}, or leave it out",
             )
     return wanted

@@ -40,9 +40,9 @@ type Sockets struct{ v4, v6 *socket }
 // Open makes the sockets that the host allows; the error says why there is not even one.
 func Open() (*Sockets, error) {
 	v4, err := open(unix.AF_INET, unix.IPPROTO_ICMP)
-	v6, err6 := open(unix.AF_INET6, unix.IPPROTO_ICMPV6)
+	v6, _ := open(unix.AF_INET6, unix.IPPROTO_ICMPV6)
 	if v4 == nil && v6 == nil {
-		return nil, errors.Join(err, err6)
+		return nil, err
 	}
 	return &Sockets{v4, v6}, nil
 }

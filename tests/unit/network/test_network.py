@@ -19,15 +19,23 @@ from woodlot.errors import (
     UnsupportedError,
     WoodlotError,
 )
-from woodlot.network import egress, network
+from woodlot.network import egress, interfaces, network
 from woodlot.network.switch import Port, build_argv, find_program
 from woodlot.paths import Paths
 from woodlot.store.store import Store
+
+HOST = [
+    ("lo", "127.0.0.0/8"),
+    ("lan0", "10.86.8.0/22"),
+    ("lan0", "fd01:4579:e05:4::/64"),
+    ("lan0", "fe80::/64"),
+]
 
 
 @pytest.fixture(autouse=True)
 def quiet_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     quiet(monkeypatch, tmp_path)
+    monkeypatch.setattr(interfaces, "find_subnets", lambda: HOST)
 
 
 @pytest.fixture
@@ -70,6 +78,12 @@ def test_networks_are_made_with_subnets_of_their_own(store: Store) -> None:
         ("a,b", None, ConfigError, "cannot be named"),
         ("two", "10.86.0.128/25", ConfigError, "overlaps that of network default"),
         ("two", "10.0.0.0/8", ConfigError, "overlaps"),
+        (
+            "two",
+            "10.86.9.0/24",
+            ConfigError,
+            "overlaps that of this host's interface lan0, 10.86.8.0/22",
+        ),
         ("two", "10.1.0.1/24", ConfigError, "has host bits set"),
         ("two", "10.1.0.0/30", ConfigError, "from /8 to /28"),
         ("two", "fd00::/64", ConfigError, "cannot be 'fd00::/64'"),
@@ -86,6 +100,14 @@ def test_networks_that_cannot_be(
         network.create(store, name, subnet=subnet)
     assert said in caught.value.message
     assert len(store.networks.list()) == 1
+
+
+def test_free_subnets_are_not_the_hosts(store: Store) -> None:
+    made = [network.create(store, f"n{n}") for n in range(12)]
+    assert [one.subnet.split(".")[2] for one in made] == [
+        "1", "2", "3", "4", "5", "6", "7", "12", "13", "14", "15", "16",
+    ]  # fmt: skip
+    assert [one.subnet_v6 for one in made[2:4]] == ["fd01:4579:e05:3::/64", "fd01:4579:e05:5::/64"]
 
 
 def test_ipv6(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,6 +131,7 @@ def test_ipv6(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     ("subnet", "said"),
     [
         ("fd01:4579:e05::/64", "overlaps that of network default"),
+        ("fd01:4579:e05:4::/64", "overlaps that of this host's interface lan0"),
         ("fd02::1/64", "has host bits set"),
         ("fd02::/56", "must be a /64"),
         ("2001:db8::/64", "of unique local addresses"),

@@ -10,6 +10,7 @@ MIB = 1 << 20
 GIB = 1 << 30
 
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgtp]?)i?b?", re.IGNORECASE)
+_AGE = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
 _FACTOR = {"": 1, "k": KIB, "m": MIB, "g": GIB, "t": 1 << 40, "p": 1 << 50}
 
 
@@ -65,3 +66,46 @@ def format_size(size_bytes: float) -> str:
 def format_time(seconds: float) -> str:
     """A moment in seconds since 1970, as ``2026-01-31T12:00:00Z``."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def format_age(seconds: float) -> str:
+    """How long something took or lasts, roughly, in Docker's words: ``About a minute``, ``3 weeks``."""
+    whole = int(seconds)
+    hours = round(whole / 3600)
+    days = hours // 24
+    for fits, text in (
+        (whole < 1, "Less than a second"),
+        (whole == 1, "1 second"),
+        (whole < 60, f"{whole} seconds"),
+        (whole < 120, "About a minute"),
+        (whole < 3600, f"{whole // 60} minutes"),
+        (hours == 1, "About an hour"),
+        (hours < 48, f"{hours} hours"),
+        (days < 14, f"{days} days"),
+        (days < 60, f"{days // 7} weeks"),
+        (days < 730, f"{days // 30} months"),
+    ):
+        if fits:
+            return text
+    return f"{days // 365} years"
+
+
+def parse_moment(text: str, now: float) -> float:
+    """Seconds since 1970 of an age before ``now`` such as ``1h30m``, a date of ISO 8601, or a number of such seconds.
+
+    Raises:
+        ConfigError: ``text`` is none of these.
+    """
+    age = _AGE.fullmatch(text)
+    try:
+        if age is not None and text:
+            days, hours, minutes, seconds = (float(part or 0) for part in age.groups())
+            return now - (((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+        if re.fullmatch(r"\d{1,12}(\.\d+)?", text):
+            return float(text)
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        raise ConfigError(
+            f"{text!r} is no moment",
+            hint="write an age such as 24h, a date such as 2026-01-31T12:00, or seconds since 1970",
+        ) from None

@@ -8,44 +8,80 @@ from typing import TYPE_CHECKING
 import click
 
 from woodlot.cli import completion
-from woodlot.cli.output import print_json, print_table, raise_all
+from woodlot.cli.listing import Form, View, inspect_option, list_options, show, show_inspected
+from woodlot.cli.output import raise_all
+from woodlot.container.selection import KEYS
 from woodlot.errors import WoodlotError
 from woodlot.units import MIB, format_size, format_time
 
 if TYPE_CHECKING:
     from woodlot.cli.app import App
+    from woodlot.cli.listing import Custom, Fields
     from woodlot.container.lifecycle import Container
     from woodlot.container.state import Health, State
 
 
 @click.command("list")
 @click.option("-a", "--all", "everything", is_flag=True, help="Stopped ones too.")
-@click.option("--format", "style", type=click.Choice(("table", "json")), default="table")
-@click.option("-q", "--quiet", is_flag=True, help="Ids only.")
+@click.option(
+    "-n", "--last", type=click.IntRange(min=0), help="The last made, so many, in any state."
+)
+@click.option("-l", "--latest", is_flag=True, help="The last made, in any state.")
+@click.option("-s", "--size", "sizes", is_flag=True, help="What each has written, too.")
+@list_options(*KEYS)
 @click.pass_obj
-def list_command(app: "App", *, everything: bool, style: str, quiet: bool) -> None:
+def list_command(
+    app: "App", *, everything: bool, last: int | None, latest: bool, sizes: bool, form: Form
+) -> None:
     """List containers: the running ones, or all."""
-    from woodlot.container.lifecycle import find_all
+    from woodlot.container.selection import select
 
-    found = [one for one in find_all(app.store) if everything or one.is_live]
-    if quiet:
-        for one in found:
-            print(one.spec.id)
-    elif style == "json":
-        print_json([describe(one) for one in found])
-    else:
-        header = ("ID", "NAME", "IMAGE", "OS", "ARCH", "STATE", "IP", "CPUS", "MEMORY", "STARTED")
-        print_table(header, [_row(one) for one in found])
+    found = select(
+        app.store, everything=everything, given=form.conditions, last=1 if latest else last
+    )
+    show(_view(app, truncate=form.truncate, sizes=sizes), found, form)
+
+
+def _view(app: "App", *, truncate: bool, sizes: bool) -> "View[Container]":
+    def fields() -> "Fields[Container]":
+        from woodlot.cli.fields import container
+
+        return container.listed(app.paths, truncate=truncate)
+
+    def row(one: "Container") -> tuple[str, ...]:
+        cells = _row(one, truncate=truncate)
+        if not sizes:
+            return cells
+        from woodlot.cli.fields.container import show_size
+
+        return (*cells, show_size(app.paths, one))
+
+    header = ("ID", "NAME", "IMAGE", "OS", "ARCH", "STATE", "IP", "CPUS", "MEMORY", "STARTED")
+    return View(
+        header=(*header, "SIZE") if sizes else header,
+        row=row,
+        name=lambda one: one.spec.id,
+        describe=describe,
+        fields=fields,
+        headings={"ID": "CONTAINER ID", "RunningFor": "CREATED"},
+    )
 
 
 @click.command()
 @click.argument("containers", nargs=-1, required=True, shell_complete=completion.containers)
+@inspect_option
 @click.pass_obj
-def inspect(app: "App", containers: Sequence[str]) -> None:
-    """Show all of containers as a JSON array."""
+def inspect(app: "App", containers: Sequence[str], *, style: "str | Custom | None") -> None:
+    """Show all of containers, as a JSON array unless asked otherwise."""
     from woodlot.container.lifecycle import find
 
-    print_json([describe(find(app.store, key)) for key in dict.fromkeys(containers)], pretty=True)
+    def fields() -> "Fields[Container]":
+        from woodlot.cli.fields import container
+
+        return container.inspected()
+
+    found = [find(app.store, key) for key in dict.fromkeys(containers)]
+    show_inspected(found, describe, style, fields)
 
 
 @click.command()
@@ -261,14 +297,14 @@ def _lease(lease: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def _row(container: "Container") -> tuple[str, ...]:
+def _row(container: "Container", *, truncate: bool) -> tuple[str, ...]:
     from woodlot.container import state
 
     spec, current = container.spec, container.state
     system, _, architecture = spec.platform.partition("/")
     started = current.started_at if isinstance(current, state.Running | state.Stopped) else 0.0
     return (
-        spec.id[:12],
+        spec.id[:12] if truncate else spec.id,
         spec.name,
         spec.image,
         system,

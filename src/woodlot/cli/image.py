@@ -1,7 +1,6 @@
 """``container pull`` and the group ``container image``."""
 
 import asyncio
-import json
 import os
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -10,12 +9,16 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import click
 
 from woodlot.cli import completion
+from woodlot.cli.groups import Group
+from woodlot.cli.listing import Form, View, inspect_option, list_options, show, show_inspected
 from woodlot.cli.output import print_table
 from woodlot.cli.progress import KINDS, make_progress
 from woodlot.errors import ErrorCode, WoodlotError
+from woodlot.image.selection import KEYS
 from woodlot.units import format_size, format_time
 
 if TYPE_CHECKING:
+    from woodlot.cli.listing import Custom, Fields
     from woodlot.image.image import LocalImage
     from woodlot.oci.platform import Platform
     from woodlot.paths import Paths
@@ -126,44 +129,58 @@ def pull(
 
 
 @click.command("list")
-@click.option("--format", "style", type=click.Choice(("table", "json")), default="table")
-@click.option("-q", "--quiet", is_flag=True, help="Names only.")
 @click.option("-v", "--verbose", is_flag=True, help="All columns, a row for each platform.")
+@list_options(*KEYS)
 @click.pass_obj
-def list_command(context: Context, *, style: str, quiet: bool, verbose: bool) -> None:
+def list_command(context: Context, *, verbose: bool, form: Form) -> None:
     """List the images that are here."""
-    from woodlot.image.image import inspect, list_images
+    from woodlot.image.image import inspect
+    from woodlot.image.selection import select
 
-    if quiet and verbose:
+    if form.quiet and verbose:
         raise click.UsageError("--quiet and --verbose exclude each other")
-    images = list_images(context.store)
-    if style == "json":
-        rows = [inspect(context.store, image) for image in images]
-        click.echo(json.dumps(rows, sort_keys=True))
-    elif quiet:
-        for image in images:
-            click.echo(image.reference.familiar)
-    elif verbose:
-        print_table(_WIDE, [row for image in images for row in _wide_rows(image)])
-    else:
-        print_table(
-            ("NAME", "TAG", "DIGEST"),
-            [
-                (image.reference.familiar_name, image.reference.tag or "<none>", _short(image))
-                for image in images
-            ],
-        )
+    found = select(context.store, form.conditions)
+    if verbose and form.style == "table":
+        print_table(_WIDE, [row for image in found for row in _wide_rows(image)])
+        return
+
+    def fields() -> "Fields[LocalImage]":
+        from woodlot.cli.fields import image
+
+        return image.listed(context.store, truncate=form.truncate)
+
+    view: View[LocalImage] = View(
+        header=("NAME", "TAG", "DIGEST"),
+        row=lambda one: (
+            one.reference.familiar_name,
+            one.reference.tag or "<none>",
+            _short(one) if form.truncate else one.record.digest,
+        ),
+        name=lambda one: one.reference.familiar,
+        describe=lambda one: inspect(context.store, one),
+        fields=fields,
+        headings={"ID": "IMAGE ID", "CreatedSince": "CREATED"},
+    )
+    show(view, found, form)
 
 
 @click.command("inspect")
 @click.argument("references", nargs=-1, required=True, shell_complete=completion.images)
+@inspect_option
 @click.pass_obj
-def inspect_command(context: Context, references: Sequence[str]) -> None:
-    """Show everything about images, as a JSON array."""
+def inspect_command(
+    context: Context, references: Sequence[str], *, style: "str | Custom | None"
+) -> None:
+    """Show everything about images, as a JSON array unless asked otherwise."""
     from woodlot.image.image import find_image, inspect
 
-    found = [inspect(context.store, find_image(context.store, name)) for name in references]
-    click.echo(json.dumps(found, indent=2, sort_keys=True))
+    def fields() -> "Fields[LocalImage]":
+        from woodlot.cli.fields import image
+
+        return image.inspected(context.store)
+
+    found = [find_image(context.store, name) for name in references]
+    show_inspected(found, lambda one: inspect(context.store, one), style, fields)
 
 
 @click.command("delete")
@@ -205,17 +222,7 @@ def delete_command(
         )
 
 
-class _Aliased(click.Group):
-    """A group whose commands have second names."""
-
-    aliases = {"ls": "list", "rm": "delete"}  # noqa: RUF012 - never changed
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name or alias."""
-        return super().get_command(ctx, self.aliases.get(cmd_name, cmd_name))
-
-
-@click.group(cls=_Aliased)
+@click.group(cls=Group)
 def image() -> None:
     """Manage images."""
 

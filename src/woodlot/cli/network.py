@@ -1,30 +1,26 @@
 """The group ``container network``, and ``container port``."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from woodlot.cli import completion
-from woodlot.cli.output import print_json, print_table, raise_all
+from woodlot.cli.groups import Group
+from woodlot.cli.listing import Form, View, inspect_option, list_options, show, show_inspected
+from woodlot.cli.output import raise_all
 from woodlot.errors import ConfigError, NotFoundError, StateError, WoodlotError
+from woodlot.network.selection import KEYS
 from woodlot.units import format_time
 
 if TYPE_CHECKING:
     from woodlot.cli.app import App
+    from woodlot.cli.listing import Custom, Fields
     from woodlot.network.network import Network
 
 
-class _Aliased(click.Group):
-    """A group whose commands have second names."""
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name or alias."""
-        return super().get_command(ctx, {"ls": "list", "rm": "delete"}.get(cmd_name, cmd_name))
-
-
-@click.group(cls=_Aliased)
+@click.group(cls=Group)
 def network() -> None:
     """Manage networks (n)."""
 
@@ -87,37 +83,51 @@ def create(
 
 
 @network.command("list")
-@click.option("--format", "style", type=click.Choice(("table", "json")), default="table")
-@click.option("-q", "--quiet", is_flag=True, help="Names only.")
+@list_options(*KEYS)
 @click.pass_obj
-def list_command(app: "App", *, style: str, quiet: bool) -> None:
+def list_command(app: "App", *, form: Form) -> None:
     """List networks (ls)."""
-    from woodlot.network.network import find_all
+    from woodlot.network.selection import select
 
-    found = find_all(app.store)
-    if quiet:
-        for one in found:
-            print(one.name)
-    elif style == "json":
-        print_json([_describe(app, one) for one in found])
-    else:
-        rows = [
-            (one.name, _state(app, one), one.driver, one.subnet, str(one.internal).lower())
-            for one in found
-        ]
-        print_table(("NETWORK", "STATE", "DRIVER", "SUBNET", "INTERNAL"), rows)
+    def fields() -> "Fields[Network]":
+        from woodlot.cli.fields import network as of_network
+
+        return of_network.listed(truncate=form.truncate)
+
+    view: View[Network] = View(
+        header=("NETWORK", "STATE", "DRIVER", "SUBNET", "INTERNAL"),
+        row=lambda one: (
+            one.name,
+            _state(app, one),
+            one.driver,
+            one.subnet,
+            str(one.internal).lower(),
+        ),
+        name=lambda one: one.name,
+        describe=lambda one: _describe(app, one),
+        fields=fields,
+        headings={"ID": "NETWORK ID"},
+    )
+    show(view, select(app.store, form.conditions), form)
 
 
 @network.command()
 @click.argument("names", nargs=-1, required=True, shell_complete=completion.networks)
+@inspect_option
 @click.pass_obj
-def inspect(app: "App", names: Sequence[str]) -> None:
-    """Show all of networks, and who is attached, as a JSON array."""
+def inspect(app: "App", names: Sequence[str], *, style: "str | Custom | None") -> None:
+    """Show all of networks, and who is attached, as a JSON array unless asked otherwise."""
     from woodlot.network.network import find
 
+    def fields() -> "Fields[Network]":
+        from woodlot.cli.fields import network as of_network
+
+        return of_network.inspected()
+
     found = [find(app.store, name) for name in dict.fromkeys(names)]
-    described = [_describe(app, one) | {"containers": _members(app, one)} for one in found]
-    print_json(described, pretty=True)
+    show_inspected(
+        found, lambda one: _describe(app, one) | {"containers": _members(app, one)}, style, fields
+    )
 
 
 @network.command("delete")
@@ -170,6 +180,8 @@ def port(app: "App", container: str, *, wanted: str | None) -> None:
     number, _, protocol = (wanted or "").partition("/")
     if wanted and not number.isdecimal():
         raise ConfigError(f"{wanted!r} is no port", hint="give it as 80 or 53/udp")
+    from woodlot.cli.fields.container import show_address
+
     ports = [
         one
         for one in found.state.ports
@@ -180,12 +192,7 @@ def port(app: "App", container: str, *, wanted: str | None) -> None:
         raise NotFoundError(f"container {found.spec.name} does not publish port {wanted}")
     for one in ports:
         lead = "" if wanted else f"{one['container_port']}/{one['protocol']} -> "
-        print(f"{lead}{_address(one)}")
-
-
-def _address(port: Mapping[str, Any]) -> str:
-    ip, number = str(port["host_ip"]), port["host_port"]
-    return f"[{ip}]:{number}" if ":" in ip else f"{ip}:{number}"
+        print(f"{lead}{show_address(one)}")
 
 
 async def _delete(app: "App", found: "Network") -> None:

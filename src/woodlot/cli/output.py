@@ -1,4 +1,4 @@
-"""Results on stdout: tables for people, JSON for programs. Errors on stderr."""
+"""Results on stdout: tables for people, JSON and YAML for programs. Errors on stderr."""
 
 import json
 import sys
@@ -17,9 +17,26 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         )
 
 
+def print_aligned(lines: Sequence[str]) -> None:
+    """Lines with tabs between their cells, as `print_table`; not all need have as many."""
+    cells = [line.split("\t") for line in lines]
+    columns = max(map(len, cells))
+    header, *rows = [(*line, *[""] * (columns - len(line))) for line in cells]
+    print_table(header, rows)
+
+
 def print_json(value: object, *, pretty: bool = False) -> None:
     """JSON, on one line unless ``pretty``."""
     print(json.dumps(value, indent=2 if pretty else None, sort_keys=True))
+
+
+def print_yaml(value: object) -> None:
+    """YAML of what JSON can say."""
+    import yaml
+
+    # Through JSON: YAML would tell tuples and enumerations from lists and texts.
+    plain: object = json.loads(json.dumps(value))
+    print(yaml.safe_dump(plain, allow_unicode=True, width=sys.maxsize), end="")
 
 
 def raise_all(failures: Sequence[WoodlotError]) -> None:

@@ -1,41 +1,45 @@
 """``container system property``: the settings."""
 
+from typing import TYPE_CHECKING
+
 import click
 
-from woodlot.cli.output import print_json, print_table
+from woodlot.cli.groups import Group
+from woodlot.cli.listing import Form, View, list_options, show
+
+if TYPE_CHECKING:
+    from woodlot.settings import Setting
 
 
-@click.group("property")
+@click.group("property", cls=Group)
 def properties() -> None:
     """Show and change the settings."""
 
 
 @properties.command("list")
-@click.option("--format", "style", type=click.Choice(("table", "json")), default="table")
-def list_command(*, style: str) -> None:
+@list_options()
+def list_command(*, form: Form) -> None:
     """List all settings: what each is, where that comes from, and what it means."""
     from woodlot import settings
 
-    rows = [(one, *settings.read_text(one)) for one in settings.SETTINGS]
-    if style == "json":
-        print_json(
-            [
-                {
-                    "name": one.name,
-                    "value": value,
-                    "source": source,
-                    "default": one.default,
-                    "variable": one.variable,
-                    "description": one.help,
-                }
-                for one, value, source in rows
-            ]
-        )
-    else:
-        print_table(
-            ("NAME", "VALUE", "SOURCE", "MEANING"),
-            [(one.name, value, source, one.help) for one, value, source in rows],
-        )
+    def describe(one: "Setting") -> dict[str, object]:
+        value, source = settings.read_text(one)
+        return {
+            "name": one.name,
+            "value": value,
+            "source": source,
+            "default": one.default,
+            "variable": one.variable,
+            "description": one.help,
+        }
+
+    view: View[Setting] = View(
+        header=("NAME", "VALUE", "SOURCE", "MEANING"),
+        row=lambda one: (one.name, *settings.read_text(one), one.help),
+        name=lambda one: one.name,
+        describe=describe,
+    )
+    show(view, settings.SETTINGS, form)
 
 
 @properties.command("get")

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import click
 
-from woodlot.cli.output import print_json, print_table
+from woodlot.cli.groups import Group
+from woodlot.cli.listing import Form, View, format_option, list_options, show, show_one
+from woodlot.cli.output import print_table
 from woodlot.cli.progress import KINDS, make_progress
 from woodlot.cli.resume import disable, enable, resume, stop
 from woodlot.cli.settings import properties
@@ -17,6 +19,7 @@ from woodlot.cli.template import template, warm
 from woodlot.errors import WoodlotError
 
 if TYPE_CHECKING:
+    from woodlot.cli.listing import Custom
     from woodlot.kernel.catalog import Kernel
     from woodlot.paths import Paths
 
@@ -36,10 +39,10 @@ def system() -> None:
 
 
 @system.command()
-@click.option("--format", "style", type=click.Choice(("table", "json")), default="table")
+@format_option()
 @click.option("--progress", type=click.Choice(KINDS), default="auto", help="How progress is drawn.")
 @click.pass_obj
-def status(context: Context, *, style: str, progress: str) -> None:
+def status(context: Context, *, style: "str | Custom", progress: str) -> None:
     """Tell which accelerator is used and why, the kernel, and where the data is."""
     from woodlot.container.boot import accelerator, guest_kernel
 
@@ -67,8 +70,8 @@ def status(context: Context, *, style: str, progress: str) -> None:
 
 
 @system.command()
-@click.option("--format", "style", type=click.Choice(("table", "json")), default="table")
-def version(*, style: str) -> None:
+@format_option()
+def version(*, style: "str | Custom") -> None:
     """Show the versions of what is at work."""
     fields: dict[str, object] = {"woodlot": _own_version(), "python": platform.python_version()}
     try:
@@ -85,45 +88,37 @@ for _command in (resume, stop, enable, disable):
     system.add_command(_command)
 
 
-@system.group()
+@system.group(cls=Group)
 def kernel() -> None:
     """Manage guest kernels."""
 
 
 @kernel.command("list")
-@click.option("--format", "style", type=click.Choice(("table", "json")), default="table")
-@click.option("-q", "--quiet", is_flag=True, help="Names only.")
+@list_options()
 @click.pass_obj
-def list_command(context: Context, *, style: str, quiet: bool) -> None:
+def list_command(context: Context, *, form: Form) -> None:
     """List the kernels that are here."""
     from woodlot.kernel import catalog
 
-    kernels = catalog.list_kernels(context.paths)
     used = {
         found.name
         for arch in ("amd64", "arm64")
         if (found := catalog.default_kernel(context.paths, arch)) is not None
     }
-    if quiet:
-        for one in kernels:
-            click.echo(one.name)
-    elif style == "json":
-        print_json([_describe(one, used=one.name in used) for one in kernels])
-    else:
-        print_table(
-            ("NAME", "ARCH", "RELEASE", "MODULES", "ORIGIN", "DEFAULT"),
-            [
-                (
-                    one.name,
-                    one.arch,
-                    one.release,
-                    str(len(one.modules)),
-                    one.origin,
-                    "*" if one.name in used else "",
-                )
-                for one in kernels
-            ],
-        )
+    view: View[Kernel] = View(
+        header=("NAME", "ARCH", "RELEASE", "MODULES", "ORIGIN", "DEFAULT"),
+        row=lambda one: (
+            one.name,
+            one.arch,
+            one.release,
+            str(len(one.modules)),
+            one.origin,
+            "*" if one.name in used else "",
+        ),
+        name=lambda one: one.name,
+        describe=lambda one: _describe(one, used=one.name in used),
+    )
+    show(view, catalog.list_kernels(context.paths), form)
 
 
 @kernel.command("set")
@@ -194,12 +189,15 @@ def _own_version() -> str:
 
 
 def _show(
-    fields: Mapping[str, object], style: str, *, header: tuple[str, str] = ("FIELD", "VALUE")
+    fields: Mapping[str, object],
+    style: "str | Custom",
+    *,
+    header: tuple[str, str] = ("FIELD", "VALUE"),
 ) -> None:
-    if style == "json":
-        print_json(fields)
-    else:
+    if style == "table":
         print_table(header, [(_words(name), _text(value)) for name, value in fields.items()])
+    else:
+        show_one(fields, style)
 
 
 def _words(name: str) -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from woodlot.cli.output import print_json, print_table
+from woodlot.cli.groups import Group
+from woodlot.cli.listing import Form, View, list_options, show
 from woodlot.units import format_size, format_time
 
 if TYPE_CHECKING:
@@ -15,42 +16,37 @@ if TYPE_CHECKING:
     from woodlot.template.template import Template
 
 
-@click.group()
+@click.group(cls=Group)
 def template() -> None:
     """Manage the saved machines that containers start from."""
 
 
 @template.command("list")
-@click.option("--format", "style", type=click.Choice(("table", "json")), default="table")
-@click.option("-q", "--quiet", is_flag=True, help="Ids only.")
+@list_options()
 @click.pass_obj
-def list_command(app: "App", *, style: str, quiet: bool) -> None:
+def list_command(app: "App", *, form: Form) -> None:
     """List the templates, the last used first."""
     from woodlot.template.template import list_templates
 
-    found = list_templates(app.paths)
-    if quiet:
-        for one in found:
-            click.echo(one.id)
-    elif style == "json":
-        print_json([_describe(one) for one in found])
-    else:
-        print_table(
-            ("ID", "CPUS", "MEMORY", "DISKS", "NETWORKS", "RETURNS MEMORY", "SIZE", "USED"),
-            [
-                (
-                    one.id[:12],
-                    str(one.description["vcpus"]),
-                    format_size(one.description["memory_bytes"]),
-                    str(len(one.description["disks"])),
-                    str(one.description["networks"]),
-                    "yes" if one.description["balloon"] else "no",
-                    format_size(one.size_bytes),
-                    format_time(one.used_at),
-                )
-                for one in found
-            ],
+    def row(one: "Template") -> tuple[str, ...]:
+        return (
+            one.id[:12] if form.truncate else one.id,
+            str(one.description["vcpus"]),
+            format_size(one.description["memory_bytes"]),
+            str(len(one.description["disks"])),
+            str(one.description["networks"]),
+            "yes" if one.description["balloon"] else "no",
+            format_size(one.size_bytes),
+            format_time(one.used_at),
         )
+
+    view: View[Template] = View(
+        header=("ID", "CPUS", "MEMORY", "DISKS", "NETWORKS", "RETURNS MEMORY", "SIZE", "USED"),
+        row=row,
+        name=lambda one: one.id,
+        describe=_describe,
+    )
+    show(view, list_templates(app.paths), form)
 
 
 @template.command("prune")

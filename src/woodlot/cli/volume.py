@@ -6,12 +6,17 @@ from typing import TYPE_CHECKING
 import click
 
 from woodlot.cli import completion
-from woodlot.cli.output import print_json, print_table, raise_all
+from woodlot.cli.groups import Group
+from woodlot.cli.listing import Form, View, inspect_option, list_options, show, show_inspected
+from woodlot.cli.output import raise_all
 from woodlot.errors import WoodlotError
-from woodlot.units import format_size
+from woodlot.units import format_size, format_time
+from woodlot.volume.selection import KEYS
 
 if TYPE_CHECKING:
     from woodlot.cli.app import App
+    from woodlot.cli.listing import Custom, Fields
+    from woodlot.volume.volume import Volume
 
 
 @click.command("create")
@@ -46,45 +51,55 @@ def create_command(
 
 
 @click.command("list")
-@click.option("--format", "style", type=click.Choice(("table", "json")), default="table")
-@click.option("-q", "--quiet", is_flag=True, help="Names only.")
+@list_options(*KEYS)
 @click.pass_obj
-def list_command(app: "App", *, style: str, quiet: bool) -> None:
+def list_command(app: "App", *, form: Form) -> None:
     """List volumes."""
-    from woodlot.volume.volume import inspect, list_volumes
+    from woodlot.store.disk import used_bytes
+    from woodlot.volume.selection import select
+    from woodlot.volume.volume import inspect
 
-    volumes = list_volumes(app.store)
-    if quiet:
-        for volume in volumes:
-            print(volume.name)
-        return
-    rows = [inspect(app.store, volume) for volume in volumes]
-    if style == "json":
-        print_json(rows)
-        return
-    print_table(
-        ("NAME", "TYPE", "SIZE", "USED", "CREATED"),
-        [
-            (
-                str(row["name"]),
-                str(row["type"]),
-                format_size(int(str(row["sizeInBytes"]))) if row["sizeInBytes"] else "",
-                format_size(int(str(row["usedInBytes"]))),
-                str(row["creationDate"]),
-            )
-            for row in rows
-        ],
+    def row(one: "Volume") -> tuple[str, ...]:
+        size = one.record.size
+        return (
+            one.name,
+            one.record.kind,
+            format_size(size) if size else "",
+            format_size(used_bytes(one.directory)),
+            format_time(one.record.created_at.timestamp()),
+        )
+
+    def fields() -> "Fields[Volume]":
+        from woodlot.cli.fields import volume
+
+        return volume.listed(app.store)
+
+    view: View[Volume] = View(
+        header=("NAME", "TYPE", "SIZE", "USED", "CREATED"),
+        row=row,
+        name=lambda one: one.name,
+        describe=lambda one: inspect(app.store, one),
+        fields=fields,
+        headings={"Name": "VOLUME NAME"},
     )
+    show(view, select(app.store, form.conditions), form)
 
 
 @click.command("inspect")
 @click.argument("names", nargs=-1, required=True, shell_complete=completion.volumes)
+@inspect_option
 @click.pass_obj
-def inspect_command(app: "App", names: Sequence[str]) -> None:
-    """Show all of volumes as a JSON array."""
+def inspect_command(app: "App", names: Sequence[str], *, style: "str | Custom | None") -> None:
+    """Show all of volumes, as a JSON array unless asked otherwise."""
     from woodlot.volume.volume import find, inspect
 
-    print_json([inspect(app.store, find(app.store, name)) for name in names], pretty=True)
+    def fields() -> "Fields[Volume]":
+        from woodlot.cli.fields import volume
+
+        return volume.inspected()
+
+    found = [find(app.store, name) for name in names]
+    show_inspected(found, lambda one: inspect(app.store, one), style, fields)
 
 
 @click.command("delete")
@@ -117,17 +132,7 @@ def prune_command(app: "App", *, every: bool) -> None:
     click.echo(f"Reclaimed {format_size(freed)}", err=True)
 
 
-class _Aliased(click.Group):
-    """A group whose commands have second names."""
-
-    aliases = {"ls": "list", "rm": "delete"}  # noqa: RUF012 - never changed
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name or alias."""
-        return super().get_command(ctx, self.aliases.get(cmd_name, cmd_name))
-
-
-@click.group(cls=_Aliased)
+@click.group(cls=Group)
 def volume() -> None:
     """Manage volumes (v)."""
 

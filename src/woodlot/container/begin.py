@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncGenerator, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from woodlot.container import lifecycle, state
@@ -13,6 +13,7 @@ from woodlot.container.create import Request, build_spec
 from woodlot.container.launch import launch
 from woodlot.container.lifecycle import Container
 from woodlot.container.lifeline import wait_ready
+from woodlot.container.network import resolve_networks
 from woodlot.container.spec import ContainerSpec
 from woodlot.errors import ConfigError, NotFoundError
 from woodlot.image.image import Image, load
@@ -104,6 +105,7 @@ def _reserve(
         # Once more, now that nothing can sweep it away.
         load(store, image.reference, image.platform)
         spec = build_spec(image, request, emulated=plan.accelerator is Accelerator.TCG)
+        spec = replace(spec, networks=resolve_networks(store, spec.networks))
         return spec, lifecycle.reserve(store, spec, starts=starts)
 
 

@@ -1,13 +1,16 @@
 """The networks of a container: from what people write to what its guest is told."""
 
+import contextlib
 import hashlib
 import ipaddress
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from woodlot.container.spec import HOST_GATEWAY, ContainerSpec, DnsSpec, NetworkSpec
-from woodlot.errors import ConfigError
+from woodlot.errors import ConfigError, NotFoundError
+from woodlot.store.store import Store
 
 NONE = "none"
 DEFAULT = "default"
@@ -17,6 +20,8 @@ RESOLV_CONF = Path("/etc/resolv.conf")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _HINT = "give it as NAME, or NAME,alias=WEB,ip=10.86.1.7,mac=52:54:00:00:00:01"
+_TWICE = "--network names a network twice"
+_TWICE_HINT = "give it several alias= instead"
 _MAX_RESOLV_CONF_BYTES = 64 << 10
 
 
@@ -33,10 +38,29 @@ def parse_networks(texts: Sequence[str]) -> tuple[NetworkSpec, ...]:
             raise ConfigError("--network none cannot be combined with anything")
         return ()
     if len(set(names)) < len(names):
-        raise ConfigError("--network names a network twice", hint="give it several alias= instead")
+        raise ConfigError(_TWICE, hint=_TWICE_HINT)
     if len(names) > MAX_NETWORKS:
         raise ConfigError(f"a container has at most {MAX_NETWORKS} networks, got {len(names)}")
     return networks
+
+
+def resolve_networks(store: Store, networks: tuple[NetworkSpec, ...]) -> tuple[NetworkSpec, ...]:
+    """The same with the name of each network that was given by its id; one that is not there stays as it is.
+
+    Raises:
+        ConfigError: Two are one network.
+    """
+    from woodlot.network import network
+
+    resolved: list[NetworkSpec] = []
+    for wanted in networks:
+        name = wanted.network
+        with contextlib.suppress(NotFoundError):
+            name = network.find(store, name).name
+        resolved.append(replace(wanted, network=name))
+    if len({wanted.network for wanted in resolved}) < len(resolved):
+        raise ConfigError(_TWICE, hint=_TWICE_HINT)
+    return tuple(resolved)
 
 
 def _parse(text: str) -> NetworkSpec:

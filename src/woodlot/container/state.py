@@ -98,6 +98,8 @@ _BY_LABEL: dict[
     "stopped": Stopped,
 }
 
+LABELS = tuple(_BY_LABEL)
+
 # The status of a process that SIGKILL ended, which is what pulling a VM's plug does to it.
 KILLED_EXIT_CODE = 137
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from woodlot.errors import NotFoundError, StateError
+from woodlot.image.image import find_record
 from woodlot.image.local import find_variants, reachable, rootfs_path
 from woodlot.oci.digest import Digest, short
 from woodlot.oci.reference import Reference, parse_reference
@@ -43,15 +44,21 @@ def delete(store: Store, reference: Reference | str, *, force: bool = False) -> 
         NotFoundError: There is no such image.
         StateError: A container was made from it, and from no other name of it.
     """
-    if isinstance(reference, str):
-        reference = parse_reference(reference)
     with store.database.transaction():
-        record = store.images.get(str(reference))
+        record = find_record(store, reference)
         if record is None:
+            name = reference if isinstance(reference, str) else reference.familiar
             raise NotFoundError(
-                f"no such image: {reference.familiar}",
-                hint="list them with `container image list`",
+                f"no such image: {name}", hint="list them with `container image list`"
             )
+        named = parse_reference(record.reference)
+        same = [other.reference for other in store.images.list() if other.digest == record.digest]
+        if len(same) > 1 and str(reference) not in {str(named), named.familiar}:
+            raise StateError(
+                f"image {reference} has several names: {', '.join(same)}",
+                hint="delete it by name",
+            )
+        reference = named
         for container in _users(store, record):
             running = container.state.get("state") not in {"stopped", "created"}
             if running or not force:

@@ -1,11 +1,12 @@
 """Local images: what a name stands for, ready to run."""
 
 import json
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from woodlot.errors import NotFoundError
+from woodlot.errors import ConfigError, NotFoundError
 from woodlot.image.local import Variant, find_variants, rootfs_path
 from woodlot.oci.config import MAX_CONFIG_BYTES, ImageConfig
 from woodlot.oci.descriptor import Descriptor
@@ -14,6 +15,10 @@ from woodlot.oci.platform import Platform, choose, host
 from woodlot.oci.reference import Reference, parse_reference
 from woodlot.store.images import ImageRecord
 from woodlot.store.store import Store
+
+_ID_DIGITS = 64
+# Shorter ones are more often meant as names.
+_ID = re.compile(r"(?P<algorithm>sha256:)?(?P<digits>[0-9a-f]{4,64})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,14 +50,12 @@ def load(store: Store, reference: Reference | str, platform: Platform | None = N
         NotFoundError: It is not here, not for this platform, or not whole any more; pulling it repairs that.
         ConfigError: ``reference`` is not the name of an image.
     """
-    if isinstance(reference, str):
-        reference = parse_reference(reference)
-    wanted = platform or host()
-    record = store.images.get(str(reference))
+    record = find_record(store, reference)
     if record is None:
-        raise NotFoundError(
-            f"no such image here: {reference.familiar}", hint=f"container pull {reference.familiar}"
-        )
+        name = reference if isinstance(reference, str) else reference.familiar
+        raise NotFoundError(f"no such image here: {name}", hint=f"container pull {name}")
+    reference = parse_reference(record.reference)
+    wanted = platform or host()
     variants = find_variants(store.content, record.digest, what=reference.familiar)
     position = choose(wanted, (variant.platform for variant in variants))
     if position is None:
@@ -95,6 +98,12 @@ class LocalImage:
     reference: Reference
     variants: tuple[Variant, ...]
 
+    @property
+    def created_at(self) -> float:
+        """When it was built, or, where it does not tell, when it came here; in seconds since 1970."""
+        built = self.variants[0].config.created if self.variants else None
+        return (built or self.record.created_at).timestamp()
+
 
 def list_images(store: Store) -> list[LocalImage]:
     """All local images, by name."""
@@ -108,15 +117,38 @@ def find_image(store: Store, reference: Reference | str) -> LocalImage:
         NotFoundError: It is not here.
         ConfigError: ``reference`` is not the name of an image.
     """
-    if isinstance(reference, str):
-        reference = parse_reference(reference)
-    record = store.images.get(str(reference))
+    record = find_record(store, reference)
     if record is None:
+        name = reference if isinstance(reference, str) else reference.familiar
         raise NotFoundError(
-            f"no such image here: {reference.familiar}",
-            hint="list them with `container image list`",
+            f"no such image here: {name}", hint="list them with `container image list`"
         )
     return _local(store, record)
+
+
+def find_record(store: Store, reference: Reference | str) -> ImageRecord | None:
+    """The record of a name, of an id or of the start of one id only; a name comes first.
+
+    Raises:
+        ConfigError: ``reference`` is none of these, or several ids start so.
+    """
+    if not isinstance(reference, str):
+        return store.images.get(str(reference))
+    match = _ID.fullmatch(reference)
+    # 64 digits are never a name.
+    if match is None or not (match["algorithm"] or len(match["digits"]) == _ID_DIGITS):
+        named = store.images.get(str(parse_reference(reference)))
+        if named is not None or match is None:
+            return named
+    start = f"{match['algorithm'] or 'sha256:'}{match['digits']}"
+    found = [record for record in store.images.list() if record.digest.startswith(start)]
+    if len({record.digest for record in found}) > 1:
+        names = ", ".join(record.reference for record in found[:5])
+        raise ConfigError(
+            f"{reference!r} is the start of several image ids: {names}",
+            hint="give more of the id, or the name",
+        )
+    return found[0] if found else None
 
 
 def _local(store: Store, record: ImageRecord) -> LocalImage:

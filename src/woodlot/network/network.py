@@ -58,14 +58,15 @@ class Network:
 
 
 def find(store: Store, name: str) -> Network:
-    """The network of that name.
+    """The network of that name, of that id or of the start of one id only; a name comes first.
 
     Raises:
         NotFoundError: There is none.
+        ConfigError: Several ids start so.
     """
     if name == DEFAULT:
         return default()
-    record = store.networks.get(name)
+    record = store.networks.find(name)
     if record is None:
         raise NotFoundError(
             f"there is no network {name}",

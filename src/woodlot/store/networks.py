@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from woodlot.errors import AlreadyExistsError, IntegrityError
+from woodlot.errors import AlreadyExistsError, ConfigError, IntegrityError
 from woodlot.store.db import Database
 from woodlot.store.events import EventLog
 
@@ -54,6 +54,28 @@ class NetworkRecords:
             f"SELECT {_COLUMNS} FROM networks WHERE name = ?",  # noqa: S608 - a constant
             (name,),
         )
+        return _record(rows[0]) if rows else None
+
+    def find(self, key: str) -> NetworkRecord | None:
+        """The network with that name, that id or the start of one id only; None if there is none.
+
+        Raises:
+            ConfigError: Several ids start so.
+        """
+        named = self.get(key)
+        if named is not None or not key:
+            return named
+        rows = self._database.query(
+            f"SELECT {_COLUMNS} FROM networks WHERE substr(id, 1, length(?1)) = ?1"  # noqa: S608
+            " ORDER BY id LIMIT 6",
+            (key,),
+        )
+        if len(rows) > 1:
+            names = ", ".join(f"{str(row[0])[:12]} ({row[1]})" for row in rows[:5])
+            raise ConfigError(
+                f"{key!r} is the start of several network ids: {names}{', …' if rows[5:] else ''}",
+                hint="give more of the id, or the name",
+            )
         return _record(rows[0]) if rows else None
 
     def list(self) -> list[NetworkRecord]:

@@ -16,7 +16,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -35,6 +35,9 @@ from woodlot.store.locks import hold_sync
 from woodlot.store.store import Store
 from woodlot.store.volumes import VolumeKind, VolumeRecord, new_record
 from woodlot.units import format_size, format_time, parse_size
+
+DRIVER = "local"
+"""Docker's name for volumes that are files of the host."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{1,127}")
 
@@ -60,6 +63,11 @@ class Volume:
     def disk(self) -> Path:
         """Disk of a block volume."""
         return self.directory / "disk.ext4"
+
+    @property
+    def source(self) -> Path:
+        """Where what is in it is."""
+        return self.disk if self.record.kind == "block" else self.data
 
     @property
     def lock(self) -> Path:
@@ -236,6 +244,11 @@ def users(store: Store, name: str) -> list[str]:
     return _users(store).get(name, [])
 
 
+def used_names(store: Store) -> Collection[str]:
+    """Names of the volumes that containers mount, also those that are stopped."""
+    return _users(store).keys()
+
+
 def _users(store: Store) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for container in store.containers.list():
@@ -300,11 +313,10 @@ def prune(store: Store, *, every: bool = False) -> tuple[list[str], int]:
 def inspect(store: Store, volume: Volume) -> dict[str, object]:
     """Everything about a volume as JSON types."""
     record = volume.record
-    block = record.kind == "block"
     return {
         "name": record.name,
         "type": record.kind,
-        "source": str(volume.disk if block else volume.data),
+        "source": str(volume.source),
         "sizeInBytes": record.size,
         "usedInBytes": used_bytes(volume.directory),
         "labels": dict(record.labels),

@@ -22,6 +22,8 @@ from woodlot.container.lifeline import wait_ready
 from woodlot.container.logs import LogReader
 from woodlot.container.session import End
 from woodlot.container.spec import ContainerSpec, ExecSpec
+from woodlot.container.update import build_update, update
+from woodlot.container.usage import RunningProcess, Stats
 from woodlot.errors import ConfigError, LimitError, TimeLimitError, WoodlotError
 from woodlot.guest.client import Output
 from woodlot.image.image import Image, LocalImage, list_images
@@ -77,7 +79,7 @@ class Container:
         return self.spec.name
 
     def state(self) -> state.State:
-        """Created, Starting, Running or Stopped, with what belongs to it.
+        """Created, Starting, Running, Paused, Restarting or Stopped, with what belongs to it.
 
         Raises:
             NotFoundError: It was deleted.
@@ -197,6 +199,60 @@ class Container:
         """Send its process a signal."""
         async with self._supervised() as supervised:
             await supervised.signal(signal_number)
+
+    async def stats(self) -> Stats:
+        """What it uses now, and has used; of two samples, `Stats.cpu_percent` tells how busy it was between them.
+
+        Raises:
+            StateError: It does not run.
+        """
+        async with self._supervised() as supervised:
+            return await supervised.stats()
+
+    async def top(self) -> Sequence[RunningProcess]:
+        """What runs in it, by pid; of very many, the first 4096.
+
+        Raises:
+            StateError: It does not run.
+        """
+        async with self._supervised() as supervised:
+            return (await supervised.top()).listed
+
+    async def pause(self) -> None:
+        """Let its processes stand still.
+
+        Raises:
+            StateError: They do already, or it does not run.
+        """
+        async with self._supervised() as supervised:
+            await supervised.pause()
+
+    async def unpause(self) -> None:
+        """Let them go on.
+
+        Raises:
+            StateError: They do not stand still.
+        """
+        async with self._supervised() as supervised:
+            await supervised.unpause()
+
+    async def update(
+        self, *, cpus: float | None = None, memory: str | None = None, restart: str | None = None
+    ) -> None:
+        """Change it: at once, within what its virtual machine was started with, or while it is stopped.
+
+        Args:
+            cpus: May be a fraction.
+            memory: As ``512m`` or ``2g``.
+            restart: When it is started again, as ``on-failure:3``.
+
+        Raises:
+            LimitError: It runs, and its virtual machine has less.
+            ConfigError: A value is not valid, or none is given.
+        """
+        wanted = build_update(cpus=cpus, memory=memory, restart_policy=restart)
+        await update(self._store, lifecycle.find(self._store, self.id), wanted)
+        self.spec = lifecycle.find(self._store, self.id).spec
 
     async def stop(self, *, grace_s: float = STOP_GRACE_S) -> None:
         """Its stop signal, then SIGKILL; returns when its virtual machine is gone. One that is stopped stays so."""
@@ -474,4 +530,6 @@ __all__ = [
     "End",
     "Output",
     "Result",
+    "RunningProcess",
+    "Stats",
 ]

@@ -14,6 +14,7 @@ from woodlot.aio import MAX_OUTPUT_BYTES, STOP_GRACE_S, Result
 from woodlot.container import state
 from woodlot.container.files import Change
 from woodlot.container.spec import ContainerSpec
+from woodlot.container.usage import RunningProcess, Stats
 from woodlot.image.image import Image, LocalImage
 
 if TYPE_CHECKING:
@@ -106,6 +107,28 @@ class Container:
     def kill(self, signal_number: int = 9) -> None:
         """Send its process a signal."""
         self._loop.run(self._inner.kill(signal_number))
+
+    def stats(self) -> Stats:
+        """What it uses now, and has used; see `woodlot.aio.Container.stats`."""
+        return self._loop.run(self._inner.stats())
+
+    def top(self) -> Sequence[RunningProcess]:
+        """What runs in it; see `woodlot.aio.Container.top`."""
+        return self._loop.run(self._inner.top())
+
+    def pause(self) -> None:
+        """Let its processes stand still; see `woodlot.aio.Container.pause`."""
+        self._loop.run(self._inner.pause())
+
+    def unpause(self) -> None:
+        """Let them go on; see `woodlot.aio.Container.unpause`."""
+        self._loop.run(self._inner.unpause())
+
+    def update(
+        self, *, cpus: float | None = None, memory: str | None = None, restart: str | None = None
+    ) -> None:
+        """Change its limits or policy; see `woodlot.aio.Container.update`."""
+        self._loop.run(self._inner.update(cpus=cpus, memory=memory, restart=restart))
 
     def stop(self, *, grace_s: float = STOP_GRACE_S) -> None:
         """See `woodlot.aio.Container.stop`."""

@@ -124,6 +124,21 @@ func (g *Group) Limit(limits Limits) error {
 	return nil
 }
 
+// Relimit bounds the group while it is used.
+func (g *Group) Relimit(limits Limits) error {
+	if limits.MemoryBytes > 0 {
+		b, err := os.ReadFile(filepath.Join(Mountpoint, g.name, "memory.stat"))
+		if err != nil {
+			return fmt.Errorf("read the container's memory.stat: %w", err)
+		}
+		// Cache goes; for the rest the kernel would kill.
+		if used := field(b, "anon") + field(b, "shmem"); used > limits.MemoryBytes {
+			return fail.New(fail.FailedPrecondition, fmt.Sprintf("its processes use %d MiB", (used+1<<20-1)>>20))
+		}
+	}
+	return g.Limit(limits)
+}
+
 // Fd is a descriptor of the group's directory, for CLONE_INTO_CGROUP.
 func (g *Group) Fd() int { return int(g.dir.Fd()) }
 

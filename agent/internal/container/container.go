@@ -75,6 +75,10 @@ type Manager struct {
 	// accesses is nil while there is no container.
 	accesses *accesses
 
+	pausing sync.Mutex
+	// thaw ends a Pause; nil unless there is one.
+	thaw func()
+
 	// live is group, readable without the lock.
 	live atomic.Pointer[cgroup.Group]
 	// watched is shares, in the same way.
@@ -283,6 +287,9 @@ func (m *Manager) dismantle(ctx context.Context) error {
 		errs = append(errs, fmt.Errorf("remove /etc files: %w", err))
 	}
 	m.spec = nil
+	m.pausing.Lock()
+	m.thaw = nil
+	m.pausing.Unlock()
 	return errors.Join(errs...)
 }
 

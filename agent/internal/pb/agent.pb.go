@@ -145,7 +145,7 @@ func (x DiffResponse_Change_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DiffResponse_Change_Kind.Descriptor instead.
 func (DiffResponse_Change_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{39, 0, 0}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{49, 0, 0}
 }
 
 type HelloRequest struct {
@@ -2106,6 +2106,470 @@ func (*PlayChangesResponse) Descriptor() ([]byte, []int) {
 	return file_agent_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
+type StatsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatsRequest) Reset() {
+	*x = StatsRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatsRequest) ProtoMessage() {}
+
+func (x *StatsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
+func (*StatsRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+}
+
+type StatsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A clock that never goes back, to tell how far two answers are apart.
+	TimeNanos uint64 `protobuf:"varint,1,opt,name=time_nanos,json=timeNanos,proto3" json:"time_nanos,omitempty"`
+	// Of all processors together.
+	CpuUsageUsec uint64 `protobuf:"varint,2,opt,name=cpu_usage_usec,json=cpuUsageUsec,proto3" json:"cpu_usage_usec,omitempty"`
+	// As Docker counts: without cache that can go at once.
+	MemoryUsageBytes uint64 `protobuf:"varint,3,opt,name=memory_usage_bytes,json=memoryUsageBytes,proto3" json:"memory_usage_bytes,omitempty"`
+	// 0 for none.
+	MemoryLimitBytes uint64 `protobuf:"varint,4,opt,name=memory_limit_bytes,json=memoryLimitBytes,proto3" json:"memory_limit_bytes,omitempty"`
+	// Of all network cards.
+	NetworkRxBytes  uint64 `protobuf:"varint,5,opt,name=network_rx_bytes,json=networkRxBytes,proto3" json:"network_rx_bytes,omitempty"`
+	NetworkTxBytes  uint64 `protobuf:"varint,6,opt,name=network_tx_bytes,json=networkTxBytes,proto3" json:"network_tx_bytes,omitempty"`
+	BlockReadBytes  uint64 `protobuf:"varint,7,opt,name=block_read_bytes,json=blockReadBytes,proto3" json:"block_read_bytes,omitempty"`
+	BlockWriteBytes uint64 `protobuf:"varint,8,opt,name=block_write_bytes,json=blockWriteBytes,proto3" json:"block_write_bytes,omitempty"`
+	// Threads count.
+	Processes     uint64 `protobuf:"varint,9,opt,name=processes,proto3" json:"processes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatsResponse) Reset() {
+	*x = StatsResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatsResponse) ProtoMessage() {}
+
+func (x *StatsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
+func (*StatsResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *StatsResponse) GetTimeNanos() uint64 {
+	if x != nil {
+		return x.TimeNanos
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetCpuUsageUsec() uint64 {
+	if x != nil {
+		return x.CpuUsageUsec
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetMemoryUsageBytes() uint64 {
+	if x != nil {
+		return x.MemoryUsageBytes
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetMemoryLimitBytes() uint64 {
+	if x != nil {
+		return x.MemoryLimitBytes
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetNetworkRxBytes() uint64 {
+	if x != nil {
+		return x.NetworkRxBytes
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetNetworkTxBytes() uint64 {
+	if x != nil {
+		return x.NetworkTxBytes
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetBlockReadBytes() uint64 {
+	if x != nil {
+		return x.BlockReadBytes
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetBlockWriteBytes() uint64 {
+	if x != nil {
+		return x.BlockWriteBytes
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetProcesses() uint64 {
+	if x != nil {
+		return x.Processes
+	}
+	return 0
+}
+
+type ListProcessesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListProcessesRequest) Reset() {
+	*x = ListProcessesRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListProcessesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListProcessesRequest) ProtoMessage() {}
+
+func (x *ListProcessesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListProcessesRequest.ProtoReflect.Descriptor instead.
+func (*ListProcessesRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+}
+
+type ListProcessesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By pid.
+	Processes []*ListProcessesResponse_Process `protobuf:"bytes,1,rep,name=processes,proto3" json:"processes,omitempty"`
+	// How many more there are.
+	LeftOut       uint32 `protobuf:"varint,2,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListProcessesResponse) Reset() {
+	*x = ListProcessesResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListProcessesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListProcessesResponse) ProtoMessage() {}
+
+func (x *ListProcessesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListProcessesResponse.ProtoReflect.Descriptor instead.
+func (*ListProcessesResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ListProcessesResponse) GetProcesses() []*ListProcessesResponse_Process {
+	if x != nil {
+		return x.Processes
+	}
+	return nil
+}
+
+func (x *ListProcessesResponse) GetLeftOut() uint32 {
+	if x != nil {
+		return x.LeftOut
+	}
+	return 0
+}
+
+type PauseRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseRequest) Reset() {
+	*x = PauseRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseRequest) ProtoMessage() {}
+
+func (x *PauseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
+func (*PauseRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+}
+
+type PauseResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseResponse) Reset() {
+	*x = PauseResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseResponse) ProtoMessage() {}
+
+func (x *PauseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
+func (*PauseResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{34}
+}
+
+type UnpauseRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnpauseRequest) Reset() {
+	*x = UnpauseRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnpauseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnpauseRequest) ProtoMessage() {}
+
+func (x *UnpauseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnpauseRequest.ProtoReflect.Descriptor instead.
+func (*UnpauseRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{35}
+}
+
+type UnpauseResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnpauseResponse) Reset() {
+	*x = UnpauseResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnpauseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnpauseResponse) ProtoMessage() {}
+
+func (x *UnpauseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnpauseResponse.ProtoReflect.Descriptor instead.
+func (*UnpauseResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{36}
+}
+
+type UpdateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Resources     *Resources             `protobuf:"bytes,1,opt,name=resources,proto3" json:"resources,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateRequest) Reset() {
+	*x = UpdateRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateRequest) ProtoMessage() {}
+
+func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
+func (*UpdateRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *UpdateRequest) GetResources() *Resources {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+type UpdateResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateResponse) Reset() {
+	*x = UpdateResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateResponse) ProtoMessage() {}
+
+func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
+func (*UpdateResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{38}
+}
+
 type ShutdownRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2114,7 +2578,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_agent_v1_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2126,7 +2590,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_agent_v1_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2139,7 +2603,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{39}
 }
 
 type ShutdownResponse struct {
@@ -2150,7 +2614,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_agent_v1_agent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2162,7 +2626,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_agent_v1_agent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2175,7 +2639,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{40}
 }
 
 type StatPathRequest struct {
@@ -2190,7 +2654,7 @@ type StatPathRequest struct {
 
 func (x *StatPathRequest) Reset() {
 	*x = StatPathRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_agent_v1_agent_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2202,7 +2666,7 @@ func (x *StatPathRequest) String() string {
 func (*StatPathRequest) ProtoMessage() {}
 
 func (x *StatPathRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_agent_v1_agent_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2215,7 +2679,7 @@ func (x *StatPathRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatPathRequest.ProtoReflect.Descriptor instead.
 func (*StatPathRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *StatPathRequest) GetPath() []byte {
@@ -2246,7 +2710,7 @@ type StatPathResponse struct {
 
 func (x *StatPathResponse) Reset() {
 	*x = StatPathResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_agent_v1_agent_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2258,7 +2722,7 @@ func (x *StatPathResponse) String() string {
 func (*StatPathResponse) ProtoMessage() {}
 
 func (x *StatPathResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_agent_v1_agent_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2271,7 +2735,7 @@ func (x *StatPathResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatPathResponse.ProtoReflect.Descriptor instead.
 func (*StatPathResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *StatPathResponse) GetPath() []byte {
@@ -2313,7 +2777,7 @@ type ReadArchiveRequest struct {
 
 func (x *ReadArchiveRequest) Reset() {
 	*x = ReadArchiveRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_agent_v1_agent_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2325,7 +2789,7 @@ func (x *ReadArchiveRequest) String() string {
 func (*ReadArchiveRequest) ProtoMessage() {}
 
 func (x *ReadArchiveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_agent_v1_agent_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2338,7 +2802,7 @@ func (x *ReadArchiveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadArchiveRequest.ProtoReflect.Descriptor instead.
 func (*ReadArchiveRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ReadArchiveRequest) GetPath() []byte {
@@ -2364,7 +2828,7 @@ type ArchivePiece struct {
 
 func (x *ArchivePiece) Reset() {
 	*x = ArchivePiece{}
-	mi := &file_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_agent_v1_agent_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2376,7 +2840,7 @@ func (x *ArchivePiece) String() string {
 func (*ArchivePiece) ProtoMessage() {}
 
 func (x *ArchivePiece) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_agent_v1_agent_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2389,7 +2853,7 @@ func (x *ArchivePiece) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchivePiece.ProtoReflect.Descriptor instead.
 func (*ArchivePiece) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{34}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ArchivePiece) GetData() []byte {
@@ -2412,7 +2876,7 @@ type WriteArchiveRequest struct {
 
 func (x *WriteArchiveRequest) Reset() {
 	*x = WriteArchiveRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_agent_v1_agent_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2424,7 +2888,7 @@ func (x *WriteArchiveRequest) String() string {
 func (*WriteArchiveRequest) ProtoMessage() {}
 
 func (x *WriteArchiveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_agent_v1_agent_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2437,7 +2901,7 @@ func (x *WriteArchiveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteArchiveRequest.ProtoReflect.Descriptor instead.
 func (*WriteArchiveRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{35}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *WriteArchiveRequest) GetRequest() isWriteArchiveRequest_Request {
@@ -2489,7 +2953,7 @@ type WriteArchiveResponse struct {
 
 func (x *WriteArchiveResponse) Reset() {
 	*x = WriteArchiveResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_agent_v1_agent_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2501,7 +2965,7 @@ func (x *WriteArchiveResponse) String() string {
 func (*WriteArchiveResponse) ProtoMessage() {}
 
 func (x *WriteArchiveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_agent_v1_agent_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2514,7 +2978,7 @@ func (x *WriteArchiveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteArchiveResponse.ProtoReflect.Descriptor instead.
 func (*WriteArchiveResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{36}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{46}
 }
 
 type ExportRequest struct {
@@ -2525,7 +2989,7 @@ type ExportRequest struct {
 
 func (x *ExportRequest) Reset() {
 	*x = ExportRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_agent_v1_agent_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2537,7 +3001,7 @@ func (x *ExportRequest) String() string {
 func (*ExportRequest) ProtoMessage() {}
 
 func (x *ExportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_agent_v1_agent_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2550,7 +3014,7 @@ func (x *ExportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportRequest.ProtoReflect.Descriptor instead.
 func (*ExportRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{37}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{47}
 }
 
 type DiffRequest struct {
@@ -2561,7 +3025,7 @@ type DiffRequest struct {
 
 func (x *DiffRequest) Reset() {
 	*x = DiffRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_agent_v1_agent_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2573,7 +3037,7 @@ func (x *DiffRequest) String() string {
 func (*DiffRequest) ProtoMessage() {}
 
 func (x *DiffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_agent_v1_agent_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2586,7 +3050,7 @@ func (x *DiffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
 func (*DiffRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{38}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{48}
 }
 
 type DiffResponse struct {
@@ -2598,7 +3062,7 @@ type DiffResponse struct {
 
 func (x *DiffResponse) Reset() {
 	*x = DiffResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[39]
+	mi := &file_agent_v1_agent_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2610,7 +3074,7 @@ func (x *DiffResponse) String() string {
 func (*DiffResponse) ProtoMessage() {}
 
 func (x *DiffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[39]
+	mi := &file_agent_v1_agent_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2623,7 +3087,7 @@ func (x *DiffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
 func (*DiffResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{39}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *DiffResponse) GetChanges() []*DiffResponse_Change {
@@ -2646,7 +3110,7 @@ type RunRequest_Start struct {
 
 func (x *RunRequest_Start) Reset() {
 	*x = RunRequest_Start{}
-	mi := &file_agent_v1_agent_proto_msgTypes[42]
+	mi := &file_agent_v1_agent_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2658,7 +3122,7 @@ func (x *RunRequest_Start) String() string {
 func (*RunRequest_Start) ProtoMessage() {}
 
 func (x *RunRequest_Start) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[42]
+	mi := &file_agent_v1_agent_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2703,7 +3167,7 @@ type RunRequest_CloseStdin struct {
 
 func (x *RunRequest_CloseStdin) Reset() {
 	*x = RunRequest_CloseStdin{}
-	mi := &file_agent_v1_agent_proto_msgTypes[43]
+	mi := &file_agent_v1_agent_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2715,7 +3179,7 @@ func (x *RunRequest_CloseStdin) String() string {
 func (*RunRequest_CloseStdin) ProtoMessage() {}
 
 func (x *RunRequest_CloseStdin) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[43]
+	mi := &file_agent_v1_agent_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2740,7 +3204,7 @@ type RunRequest_Signal struct {
 
 func (x *RunRequest_Signal) Reset() {
 	*x = RunRequest_Signal{}
-	mi := &file_agent_v1_agent_proto_msgTypes[44]
+	mi := &file_agent_v1_agent_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2752,7 +3216,7 @@ func (x *RunRequest_Signal) String() string {
 func (*RunRequest_Signal) ProtoMessage() {}
 
 func (x *RunRequest_Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[44]
+	mi := &file_agent_v1_agent_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2785,7 +3249,7 @@ type RunResponse_Started struct {
 
 func (x *RunResponse_Started) Reset() {
 	*x = RunResponse_Started{}
-	mi := &file_agent_v1_agent_proto_msgTypes[45]
+	mi := &file_agent_v1_agent_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2797,7 +3261,7 @@ func (x *RunResponse_Started) String() string {
 func (*RunResponse_Started) ProtoMessage() {}
 
 func (x *RunResponse_Started) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[45]
+	mi := &file_agent_v1_agent_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2834,7 +3298,7 @@ type RunResponse_Exited struct {
 
 func (x *RunResponse_Exited) Reset() {
 	*x = RunResponse_Exited{}
-	mi := &file_agent_v1_agent_proto_msgTypes[46]
+	mi := &file_agent_v1_agent_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2846,7 +3310,7 @@ func (x *RunResponse_Exited) String() string {
 func (*RunResponse_Exited) ProtoMessage() {}
 
 func (x *RunResponse_Exited) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[46]
+	mi := &file_agent_v1_agent_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2891,7 +3355,7 @@ type ConnectionResponse_Opened struct {
 
 func (x *ConnectionResponse_Opened) Reset() {
 	*x = ConnectionResponse_Opened{}
-	mi := &file_agent_v1_agent_proto_msgTypes[47]
+	mi := &file_agent_v1_agent_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2903,7 +3367,7 @@ func (x *ConnectionResponse_Opened) String() string {
 func (*ConnectionResponse_Opened) ProtoMessage() {}
 
 func (x *ConnectionResponse_Opened) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[47]
+	mi := &file_agent_v1_agent_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2927,7 +3391,7 @@ type ConnectionResponse_End struct {
 
 func (x *ConnectionResponse_End) Reset() {
 	*x = ConnectionResponse_End{}
-	mi := &file_agent_v1_agent_proto_msgTypes[48]
+	mi := &file_agent_v1_agent_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2939,7 +3403,7 @@ func (x *ConnectionResponse_End) String() string {
 func (*ConnectionResponse_End) ProtoMessage() {}
 
 func (x *ConnectionResponse_End) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[48]
+	mi := &file_agent_v1_agent_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2955,6 +3419,176 @@ func (*ConnectionResponse_End) Descriptor() ([]byte, []int) {
 	return file_agent_v1_agent_proto_rawDescGZIP(), []int{25, 1}
 }
 
+type ListProcessesResponse_Process struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Pid   uint32                 `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
+	// 0 where the parent is not in the container.
+	ParentPid uint32 `protobuf:"varint,2,opt,name=parent_pid,json=parentPid,proto3" json:"parent_pid,omitempty"`
+	GroupId   uint32 `protobuf:"varint,3,opt,name=group_id,json=groupId,proto3" json:"group_id,omitempty"`
+	SessionId uint32 `protobuf:"varint,4,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	Uid       uint32 `protobuf:"varint,5,opt,name=uid,proto3" json:"uid,omitempty"`
+	// Its name in the container's /etc/passwd; empty if it has none there.
+	User      string `protobuf:"bytes,6,opt,name=user,proto3" json:"user,omitempty"`
+	CpuMillis uint64 `protobuf:"varint,7,opt,name=cpu_millis,json=cpuMillis,proto3" json:"cpu_millis,omitempty"`
+	// Since it was started.
+	AgeMillis uint64 `protobuf:"varint,8,opt,name=age_millis,json=ageMillis,proto3" json:"age_millis,omitempty"`
+	// tty_nr of proc_pid_stat(5).
+	Terminal uint32 `protobuf:"varint,9,opt,name=terminal,proto3" json:"terminal,omitempty"`
+	// One letter, as in proc_pid_stat(5).
+	State         string `protobuf:"bytes,10,opt,name=state,proto3" json:"state,omitempty"`
+	Nice          int32  `protobuf:"varint,11,opt,name=nice,proto3" json:"nice,omitempty"`
+	Threads       uint32 `protobuf:"varint,12,opt,name=threads,proto3" json:"threads,omitempty"`
+	VirtualBytes  uint64 `protobuf:"varint,13,opt,name=virtual_bytes,json=virtualBytes,proto3" json:"virtual_bytes,omitempty"`
+	ResidentBytes uint64 `protobuf:"varint,14,opt,name=resident_bytes,json=residentBytes,proto3" json:"resident_bytes,omitempty"`
+	// The program's name as the kernel has it, and its arguments, cut where they are long.
+	Name          string `protobuf:"bytes,15,opt,name=name,proto3" json:"name,omitempty"`
+	Command       string `protobuf:"bytes,16,opt,name=command,proto3" json:"command,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListProcessesResponse_Process) Reset() {
+	*x = ListProcessesResponse_Process{}
+	mi := &file_agent_v1_agent_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListProcessesResponse_Process) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListProcessesResponse_Process) ProtoMessage() {}
+
+func (x *ListProcessesResponse_Process) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListProcessesResponse_Process.ProtoReflect.Descriptor instead.
+func (*ListProcessesResponse_Process) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{32, 0}
+}
+
+func (x *ListProcessesResponse_Process) GetPid() uint32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *ListProcessesResponse_Process) GetParentPid() uint32 {
+	if x != nil {
+		return x.ParentPid
+	}
+	return 0
+}
+
+func (x *ListProcessesResponse_Process) GetGroupId() uint32 {
+	if x != nil {
+		return x.GroupId
+	}
+	return 0
+}
+
+func (x *ListProcessesResponse_Process) GetSessionId() uint32 {
+	if x != nil {
+		return x.SessionId
+	}
+	return 0
+}
+
+func (x *ListProcessesResponse_Process) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *ListProcessesResponse_Process) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ListProcessesResponse_Process) GetCpuMillis() uint64 {
+	if x != nil {
+		return x.CpuMillis
+	}
+	return 0
+}
+
+func (x *ListProcessesResponse_Process) GetAgeMillis() uint64 {
+	if x != nil {
+		return x.AgeMillis
+	}
+	return 0
+}
+
+func (x *ListProcessesResponse_Process) GetTerminal() uint32 {
+	if x != nil {
+		return x.Terminal
+	}
+	return 0
+}
+
+func (x *ListProcessesResponse_Process) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ListProcessesResponse_Process) GetNice() int32 {
+	if x != nil {
+		return x.Nice
+	}
+	return 0
+}
+
+func (x *ListProcessesResponse_Process) GetThreads() uint32 {
+	if x != nil {
+		return x.Threads
+	}
+	return 0
+}
+
+func (x *ListProcessesResponse_Process) GetVirtualBytes() uint64 {
+	if x != nil {
+		return x.VirtualBytes
+	}
+	return 0
+}
+
+func (x *ListProcessesResponse_Process) GetResidentBytes() uint64 {
+	if x != nil {
+		return x.ResidentBytes
+	}
+	return 0
+}
+
+func (x *ListProcessesResponse_Process) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ListProcessesResponse_Process) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
 type WriteArchiveRequest_Open struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A directory.
@@ -2965,7 +3599,7 @@ type WriteArchiveRequest_Open struct {
 
 func (x *WriteArchiveRequest_Open) Reset() {
 	*x = WriteArchiveRequest_Open{}
-	mi := &file_agent_v1_agent_proto_msgTypes[49]
+	mi := &file_agent_v1_agent_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2977,7 +3611,7 @@ func (x *WriteArchiveRequest_Open) String() string {
 func (*WriteArchiveRequest_Open) ProtoMessage() {}
 
 func (x *WriteArchiveRequest_Open) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[49]
+	mi := &file_agent_v1_agent_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2990,7 +3624,7 @@ func (x *WriteArchiveRequest_Open) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteArchiveRequest_Open.ProtoReflect.Descriptor instead.
 func (*WriteArchiveRequest_Open) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{35, 0}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{45, 0}
 }
 
 func (x *WriteArchiveRequest_Open) GetPath() []byte {
@@ -3010,7 +3644,7 @@ type DiffResponse_Change struct {
 
 func (x *DiffResponse_Change) Reset() {
 	*x = DiffResponse_Change{}
-	mi := &file_agent_v1_agent_proto_msgTypes[50]
+	mi := &file_agent_v1_agent_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3022,7 +3656,7 @@ func (x *DiffResponse_Change) String() string {
 func (*DiffResponse_Change) ProtoMessage() {}
 
 func (x *DiffResponse_Change) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[50]
+	mi := &file_agent_v1_agent_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3035,7 +3669,7 @@ func (x *DiffResponse_Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffResponse_Change.ProtoReflect.Descriptor instead.
 func (*DiffResponse_Change) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{39, 0}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{49, 0}
 }
 
 func (x *DiffResponse_Change) GetKind() DiffResponse_Change_Kind {
@@ -3222,7 +3856,52 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x12PlayChangesRequest\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x122\n" +
 	"\achanges\x18\x02 \x03(\v2\x18.woodlot.agent.v1.ChangeR\achanges\"\x15\n" +
-	"\x13PlayChangesResponse\"\x11\n" +
+	"\x13PlayChangesResponse\"\x0e\n" +
+	"\fStatsRequest\"\xf8\x02\n" +
+	"\rStatsResponse\x12\x1d\n" +
+	"\n" +
+	"time_nanos\x18\x01 \x01(\x04R\ttimeNanos\x12$\n" +
+	"\x0ecpu_usage_usec\x18\x02 \x01(\x04R\fcpuUsageUsec\x12,\n" +
+	"\x12memory_usage_bytes\x18\x03 \x01(\x04R\x10memoryUsageBytes\x12,\n" +
+	"\x12memory_limit_bytes\x18\x04 \x01(\x04R\x10memoryLimitBytes\x12(\n" +
+	"\x10network_rx_bytes\x18\x05 \x01(\x04R\x0enetworkRxBytes\x12(\n" +
+	"\x10network_tx_bytes\x18\x06 \x01(\x04R\x0enetworkTxBytes\x12(\n" +
+	"\x10block_read_bytes\x18\a \x01(\x04R\x0eblockReadBytes\x12*\n" +
+	"\x11block_write_bytes\x18\b \x01(\x04R\x0fblockWriteBytes\x12\x1c\n" +
+	"\tprocesses\x18\t \x01(\x04R\tprocesses\"\x16\n" +
+	"\x14ListProcessesRequest\"\xb6\x04\n" +
+	"\x15ListProcessesResponse\x12M\n" +
+	"\tprocesses\x18\x01 \x03(\v2/.woodlot.agent.v1.ListProcessesResponse.ProcessR\tprocesses\x12\x19\n" +
+	"\bleft_out\x18\x02 \x01(\rR\aleftOut\x1a\xb2\x03\n" +
+	"\aProcess\x12\x10\n" +
+	"\x03pid\x18\x01 \x01(\rR\x03pid\x12\x1d\n" +
+	"\n" +
+	"parent_pid\x18\x02 \x01(\rR\tparentPid\x12\x19\n" +
+	"\bgroup_id\x18\x03 \x01(\rR\agroupId\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x04 \x01(\rR\tsessionId\x12\x10\n" +
+	"\x03uid\x18\x05 \x01(\rR\x03uid\x12\x12\n" +
+	"\x04user\x18\x06 \x01(\tR\x04user\x12\x1d\n" +
+	"\n" +
+	"cpu_millis\x18\a \x01(\x04R\tcpuMillis\x12\x1d\n" +
+	"\n" +
+	"age_millis\x18\b \x01(\x04R\tageMillis\x12\x1a\n" +
+	"\bterminal\x18\t \x01(\rR\bterminal\x12\x14\n" +
+	"\x05state\x18\n" +
+	" \x01(\tR\x05state\x12\x12\n" +
+	"\x04nice\x18\v \x01(\x05R\x04nice\x12\x18\n" +
+	"\athreads\x18\f \x01(\rR\athreads\x12#\n" +
+	"\rvirtual_bytes\x18\r \x01(\x04R\fvirtualBytes\x12%\n" +
+	"\x0eresident_bytes\x18\x0e \x01(\x04R\rresidentBytes\x12\x12\n" +
+	"\x04name\x18\x0f \x01(\tR\x04name\x12\x18\n" +
+	"\acommand\x18\x10 \x01(\tR\acommand\"\x0e\n" +
+	"\fPauseRequest\"\x0f\n" +
+	"\rPauseResponse\"\x10\n" +
+	"\x0eUnpauseRequest\"\x11\n" +
+	"\x0fUnpauseResponse\"J\n" +
+	"\rUpdateRequest\x129\n" +
+	"\tresources\x18\x01 \x01(\v2\x1b.woodlot.agent.v1.ResourcesR\tresources\"\x10\n" +
+	"\x0eUpdateResponse\"\x11\n" +
 	"\x0fShutdownRequest\"\x12\n" +
 	"\x10ShutdownResponse\"=\n" +
 	"\x0fStatPathRequest\x12\x12\n" +
@@ -3255,7 +3934,7 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x04Kind\x12\f\n" +
 	"\bMODIFIED\x10\x00\x12\t\n" +
 	"\x05ADDED\x10\x01\x12\v\n" +
-	"\aDELETED\x10\x022\xf9\a\n" +
+	"\aDELETED\x10\x022\x8c\v\n" +
 	"\x05Agent\x12H\n" +
 	"\x05Hello\x12\x1e.woodlot.agent.v1.HelloRequest\x1a\x1f.woodlot.agent.v1.HelloResponse\x12K\n" +
 	"\x06Settle\x12\x1f.woodlot.agent.v1.SettleRequest\x1a .woodlot.agent.v1.SettleResponse\x12T\n" +
@@ -3268,7 +3947,12 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"AbortMount\x12#.woodlot.agent.v1.AbortMountRequest\x1a$.woodlot.agent.v1.AbortMountResponse\x12X\n" +
 	"\aConnect\x12#.woodlot.agent.v1.ConnectionRequest\x1a$.woodlot.agent.v1.ConnectionResponse(\x010\x01\x12W\n" +
 	"\x06Accept\x12#.woodlot.agent.v1.ConnectionRequest\x1a$.woodlot.agent.v1.ConnectionResponse(\x010\x01\x12Z\n" +
-	"\vPlayChanges\x12$.woodlot.agent.v1.PlayChangesRequest\x1a%.woodlot.agent.v1.PlayChangesResponse\x12Q\n" +
+	"\vPlayChanges\x12$.woodlot.agent.v1.PlayChangesRequest\x1a%.woodlot.agent.v1.PlayChangesResponse\x12H\n" +
+	"\x05Stats\x12\x1e.woodlot.agent.v1.StatsRequest\x1a\x1f.woodlot.agent.v1.StatsResponse\x12`\n" +
+	"\rListProcesses\x12&.woodlot.agent.v1.ListProcessesRequest\x1a'.woodlot.agent.v1.ListProcessesResponse\x12H\n" +
+	"\x05Pause\x12\x1e.woodlot.agent.v1.PauseRequest\x1a\x1f.woodlot.agent.v1.PauseResponse\x12N\n" +
+	"\aUnpause\x12 .woodlot.agent.v1.UnpauseRequest\x1a!.woodlot.agent.v1.UnpauseResponse\x12K\n" +
+	"\x06Update\x12\x1f.woodlot.agent.v1.UpdateRequest\x1a .woodlot.agent.v1.UpdateResponse\x12Q\n" +
 	"\bShutdown\x12!.woodlot.agent.v1.ShutdownRequest\x1a\".woodlot.agent.v1.ShutdownResponse2\xa8\x03\n" +
 	"\x05Files\x12Q\n" +
 	"\bStatPath\x12!.woodlot.agent.v1.StatPathRequest\x1a\".woodlot.agent.v1.StatPathResponse\x12U\n" +
@@ -3290,126 +3974,149 @@ func file_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 62)
 var file_agent_v1_agent_proto_goTypes = []any{
-	(Change_Kind)(0),                  // 0: woodlot.agent.v1.Change.Kind
-	(DiffResponse_Change_Kind)(0),     // 1: woodlot.agent.v1.DiffResponse.Change.Kind
-	(*HelloRequest)(nil),              // 2: woodlot.agent.v1.HelloRequest
-	(*HelloResponse)(nil),             // 3: woodlot.agent.v1.HelloResponse
-	(*SettleRequest)(nil),             // 4: woodlot.agent.v1.SettleRequest
-	(*SettleResponse)(nil),            // 5: woodlot.agent.v1.SettleResponse
-	(*ConfigureRequest)(nil),          // 6: woodlot.agent.v1.ConfigureRequest
-	(*ConfigureResponse)(nil),         // 7: woodlot.agent.v1.ConfigureResponse
-	(*NetworkInterface)(nil),          // 8: woodlot.agent.v1.NetworkInterface
-	(*Route)(nil),                     // 9: woodlot.agent.v1.Route
-	(*CreateContainerRequest)(nil),    // 10: woodlot.agent.v1.CreateContainerRequest
-	(*CreateContainerResponse)(nil),   // 11: woodlot.agent.v1.CreateContainerResponse
-	(*RootFilesystem)(nil),            // 12: woodlot.agent.v1.RootFilesystem
-	(*Mount)(nil),                     // 13: woodlot.agent.v1.Mount
-	(*Resources)(nil),                 // 14: woodlot.agent.v1.Resources
-	(*Process)(nil),                   // 15: woodlot.agent.v1.Process
-	(*WindowSize)(nil),                // 16: woodlot.agent.v1.WindowSize
-	(*Rlimit)(nil),                    // 17: woodlot.agent.v1.Rlimit
-	(*RunRequest)(nil),                // 18: woodlot.agent.v1.RunRequest
-	(*RunResponse)(nil),               // 19: woodlot.agent.v1.RunResponse
-	(*SignalRequest)(nil),             // 20: woodlot.agent.v1.SignalRequest
-	(*SignalResponse)(nil),            // 21: woodlot.agent.v1.SignalResponse
-	(*ResizeRequest)(nil),             // 22: woodlot.agent.v1.ResizeRequest
-	(*ResizeResponse)(nil),            // 23: woodlot.agent.v1.ResizeResponse
-	(*AbortMountRequest)(nil),         // 24: woodlot.agent.v1.AbortMountRequest
-	(*AbortMountResponse)(nil),        // 25: woodlot.agent.v1.AbortMountResponse
-	(*ConnectionRequest)(nil),         // 26: woodlot.agent.v1.ConnectionRequest
-	(*ConnectionResponse)(nil),        // 27: woodlot.agent.v1.ConnectionResponse
-	(*Change)(nil),                    // 28: woodlot.agent.v1.Change
-	(*PlayChangesRequest)(nil),        // 29: woodlot.agent.v1.PlayChangesRequest
-	(*PlayChangesResponse)(nil),       // 30: woodlot.agent.v1.PlayChangesResponse
-	(*ShutdownRequest)(nil),           // 31: woodlot.agent.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),          // 32: woodlot.agent.v1.ShutdownResponse
-	(*StatPathRequest)(nil),           // 33: woodlot.agent.v1.StatPathRequest
-	(*StatPathResponse)(nil),          // 34: woodlot.agent.v1.StatPathResponse
-	(*ReadArchiveRequest)(nil),        // 35: woodlot.agent.v1.ReadArchiveRequest
-	(*ArchivePiece)(nil),              // 36: woodlot.agent.v1.ArchivePiece
-	(*WriteArchiveRequest)(nil),       // 37: woodlot.agent.v1.WriteArchiveRequest
-	(*WriteArchiveResponse)(nil),      // 38: woodlot.agent.v1.WriteArchiveResponse
-	(*ExportRequest)(nil),             // 39: woodlot.agent.v1.ExportRequest
-	(*DiffRequest)(nil),               // 40: woodlot.agent.v1.DiffRequest
-	(*DiffResponse)(nil),              // 41: woodlot.agent.v1.DiffResponse
-	nil,                               // 42: woodlot.agent.v1.ConfigureRequest.SysctlsEntry
-	nil,                               // 43: woodlot.agent.v1.CreateContainerRequest.EtcFilesEntry
-	(*RunRequest_Start)(nil),          // 44: woodlot.agent.v1.RunRequest.Start
-	(*RunRequest_CloseStdin)(nil),     // 45: woodlot.agent.v1.RunRequest.CloseStdin
-	(*RunRequest_Signal)(nil),         // 46: woodlot.agent.v1.RunRequest.Signal
-	(*RunResponse_Started)(nil),       // 47: woodlot.agent.v1.RunResponse.Started
-	(*RunResponse_Exited)(nil),        // 48: woodlot.agent.v1.RunResponse.Exited
-	(*ConnectionResponse_Opened)(nil), // 49: woodlot.agent.v1.ConnectionResponse.Opened
-	(*ConnectionResponse_End)(nil),    // 50: woodlot.agent.v1.ConnectionResponse.End
-	(*WriteArchiveRequest_Open)(nil),  // 51: woodlot.agent.v1.WriteArchiveRequest.Open
-	(*DiffResponse_Change)(nil),       // 52: woodlot.agent.v1.DiffResponse.Change
+	(Change_Kind)(0),                      // 0: woodlot.agent.v1.Change.Kind
+	(DiffResponse_Change_Kind)(0),         // 1: woodlot.agent.v1.DiffResponse.Change.Kind
+	(*HelloRequest)(nil),                  // 2: woodlot.agent.v1.HelloRequest
+	(*HelloResponse)(nil),                 // 3: woodlot.agent.v1.HelloResponse
+	(*SettleRequest)(nil),                 // 4: woodlot.agent.v1.SettleRequest
+	(*SettleResponse)(nil),                // 5: woodlot.agent.v1.SettleResponse
+	(*ConfigureRequest)(nil),              // 6: woodlot.agent.v1.ConfigureRequest
+	(*ConfigureResponse)(nil),             // 7: woodlot.agent.v1.ConfigureResponse
+	(*NetworkInterface)(nil),              // 8: woodlot.agent.v1.NetworkInterface
+	(*Route)(nil),                         // 9: woodlot.agent.v1.Route
+	(*CreateContainerRequest)(nil),        // 10: woodlot.agent.v1.CreateContainerRequest
+	(*CreateContainerResponse)(nil),       // 11: woodlot.agent.v1.CreateContainerResponse
+	(*RootFilesystem)(nil),                // 12: woodlot.agent.v1.RootFilesystem
+	(*Mount)(nil),                         // 13: woodlot.agent.v1.Mount
+	(*Resources)(nil),                     // 14: woodlot.agent.v1.Resources
+	(*Process)(nil),                       // 15: woodlot.agent.v1.Process
+	(*WindowSize)(nil),                    // 16: woodlot.agent.v1.WindowSize
+	(*Rlimit)(nil),                        // 17: woodlot.agent.v1.Rlimit
+	(*RunRequest)(nil),                    // 18: woodlot.agent.v1.RunRequest
+	(*RunResponse)(nil),                   // 19: woodlot.agent.v1.RunResponse
+	(*SignalRequest)(nil),                 // 20: woodlot.agent.v1.SignalRequest
+	(*SignalResponse)(nil),                // 21: woodlot.agent.v1.SignalResponse
+	(*ResizeRequest)(nil),                 // 22: woodlot.agent.v1.ResizeRequest
+	(*ResizeResponse)(nil),                // 23: woodlot.agent.v1.ResizeResponse
+	(*AbortMountRequest)(nil),             // 24: woodlot.agent.v1.AbortMountRequest
+	(*AbortMountResponse)(nil),            // 25: woodlot.agent.v1.AbortMountResponse
+	(*ConnectionRequest)(nil),             // 26: woodlot.agent.v1.ConnectionRequest
+	(*ConnectionResponse)(nil),            // 27: woodlot.agent.v1.ConnectionResponse
+	(*Change)(nil),                        // 28: woodlot.agent.v1.Change
+	(*PlayChangesRequest)(nil),            // 29: woodlot.agent.v1.PlayChangesRequest
+	(*PlayChangesResponse)(nil),           // 30: woodlot.agent.v1.PlayChangesResponse
+	(*StatsRequest)(nil),                  // 31: woodlot.agent.v1.StatsRequest
+	(*StatsResponse)(nil),                 // 32: woodlot.agent.v1.StatsResponse
+	(*ListProcessesRequest)(nil),          // 33: woodlot.agent.v1.ListProcessesRequest
+	(*ListProcessesResponse)(nil),         // 34: woodlot.agent.v1.ListProcessesResponse
+	(*PauseRequest)(nil),                  // 35: woodlot.agent.v1.PauseRequest
+	(*PauseResponse)(nil),                 // 36: woodlot.agent.v1.PauseResponse
+	(*UnpauseRequest)(nil),                // 37: woodlot.agent.v1.UnpauseRequest
+	(*UnpauseResponse)(nil),               // 38: woodlot.agent.v1.UnpauseResponse
+	(*UpdateRequest)(nil),                 // 39: woodlot.agent.v1.UpdateRequest
+	(*UpdateResponse)(nil),                // 40: woodlot.agent.v1.UpdateResponse
+	(*ShutdownRequest)(nil),               // 41: woodlot.agent.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),              // 42: woodlot.agent.v1.ShutdownResponse
+	(*StatPathRequest)(nil),               // 43: woodlot.agent.v1.StatPathRequest
+	(*StatPathResponse)(nil),              // 44: woodlot.agent.v1.StatPathResponse
+	(*ReadArchiveRequest)(nil),            // 45: woodlot.agent.v1.ReadArchiveRequest
+	(*ArchivePiece)(nil),                  // 46: woodlot.agent.v1.ArchivePiece
+	(*WriteArchiveRequest)(nil),           // 47: woodlot.agent.v1.WriteArchiveRequest
+	(*WriteArchiveResponse)(nil),          // 48: woodlot.agent.v1.WriteArchiveResponse
+	(*ExportRequest)(nil),                 // 49: woodlot.agent.v1.ExportRequest
+	(*DiffRequest)(nil),                   // 50: woodlot.agent.v1.DiffRequest
+	(*DiffResponse)(nil),                  // 51: woodlot.agent.v1.DiffResponse
+	nil,                                   // 52: woodlot.agent.v1.ConfigureRequest.SysctlsEntry
+	nil,                                   // 53: woodlot.agent.v1.CreateContainerRequest.EtcFilesEntry
+	(*RunRequest_Start)(nil),              // 54: woodlot.agent.v1.RunRequest.Start
+	(*RunRequest_CloseStdin)(nil),         // 55: woodlot.agent.v1.RunRequest.CloseStdin
+	(*RunRequest_Signal)(nil),             // 56: woodlot.agent.v1.RunRequest.Signal
+	(*RunResponse_Started)(nil),           // 57: woodlot.agent.v1.RunResponse.Started
+	(*RunResponse_Exited)(nil),            // 58: woodlot.agent.v1.RunResponse.Exited
+	(*ConnectionResponse_Opened)(nil),     // 59: woodlot.agent.v1.ConnectionResponse.Opened
+	(*ConnectionResponse_End)(nil),        // 60: woodlot.agent.v1.ConnectionResponse.End
+	(*ListProcessesResponse_Process)(nil), // 61: woodlot.agent.v1.ListProcessesResponse.Process
+	(*WriteArchiveRequest_Open)(nil),      // 62: woodlot.agent.v1.WriteArchiveRequest.Open
+	(*DiffResponse_Change)(nil),           // 63: woodlot.agent.v1.DiffResponse.Change
 }
 var file_agent_v1_agent_proto_depIdxs = []int32{
 	8,  // 0: woodlot.agent.v1.ConfigureRequest.interfaces:type_name -> woodlot.agent.v1.NetworkInterface
-	42, // 1: woodlot.agent.v1.ConfigureRequest.sysctls:type_name -> woodlot.agent.v1.ConfigureRequest.SysctlsEntry
+	52, // 1: woodlot.agent.v1.ConfigureRequest.sysctls:type_name -> woodlot.agent.v1.ConfigureRequest.SysctlsEntry
 	9,  // 2: woodlot.agent.v1.NetworkInterface.routes:type_name -> woodlot.agent.v1.Route
 	12, // 3: woodlot.agent.v1.CreateContainerRequest.rootfs:type_name -> woodlot.agent.v1.RootFilesystem
 	13, // 4: woodlot.agent.v1.CreateContainerRequest.mounts:type_name -> woodlot.agent.v1.Mount
 	14, // 5: woodlot.agent.v1.CreateContainerRequest.resources:type_name -> woodlot.agent.v1.Resources
-	43, // 6: woodlot.agent.v1.CreateContainerRequest.etc_files:type_name -> woodlot.agent.v1.CreateContainerRequest.EtcFilesEntry
+	53, // 6: woodlot.agent.v1.CreateContainerRequest.etc_files:type_name -> woodlot.agent.v1.CreateContainerRequest.EtcFilesEntry
 	16, // 7: woodlot.agent.v1.Process.window:type_name -> woodlot.agent.v1.WindowSize
 	17, // 8: woodlot.agent.v1.Process.rlimits:type_name -> woodlot.agent.v1.Rlimit
-	44, // 9: woodlot.agent.v1.RunRequest.start:type_name -> woodlot.agent.v1.RunRequest.Start
-	45, // 10: woodlot.agent.v1.RunRequest.close_stdin:type_name -> woodlot.agent.v1.RunRequest.CloseStdin
+	54, // 9: woodlot.agent.v1.RunRequest.start:type_name -> woodlot.agent.v1.RunRequest.Start
+	55, // 10: woodlot.agent.v1.RunRequest.close_stdin:type_name -> woodlot.agent.v1.RunRequest.CloseStdin
 	16, // 11: woodlot.agent.v1.RunRequest.resize:type_name -> woodlot.agent.v1.WindowSize
-	46, // 12: woodlot.agent.v1.RunRequest.signal:type_name -> woodlot.agent.v1.RunRequest.Signal
-	47, // 13: woodlot.agent.v1.RunResponse.started:type_name -> woodlot.agent.v1.RunResponse.Started
-	48, // 14: woodlot.agent.v1.RunResponse.exited:type_name -> woodlot.agent.v1.RunResponse.Exited
+	56, // 12: woodlot.agent.v1.RunRequest.signal:type_name -> woodlot.agent.v1.RunRequest.Signal
+	57, // 13: woodlot.agent.v1.RunResponse.started:type_name -> woodlot.agent.v1.RunResponse.Started
+	58, // 14: woodlot.agent.v1.RunResponse.exited:type_name -> woodlot.agent.v1.RunResponse.Exited
 	16, // 15: woodlot.agent.v1.ResizeRequest.window:type_name -> woodlot.agent.v1.WindowSize
-	49, // 16: woodlot.agent.v1.ConnectionResponse.opened:type_name -> woodlot.agent.v1.ConnectionResponse.Opened
-	50, // 17: woodlot.agent.v1.ConnectionResponse.end:type_name -> woodlot.agent.v1.ConnectionResponse.End
+	59, // 16: woodlot.agent.v1.ConnectionResponse.opened:type_name -> woodlot.agent.v1.ConnectionResponse.Opened
+	60, // 17: woodlot.agent.v1.ConnectionResponse.end:type_name -> woodlot.agent.v1.ConnectionResponse.End
 	0,  // 18: woodlot.agent.v1.Change.kind:type_name -> woodlot.agent.v1.Change.Kind
 	28, // 19: woodlot.agent.v1.PlayChangesRequest.changes:type_name -> woodlot.agent.v1.Change
-	51, // 20: woodlot.agent.v1.WriteArchiveRequest.open:type_name -> woodlot.agent.v1.WriteArchiveRequest.Open
-	52, // 21: woodlot.agent.v1.DiffResponse.changes:type_name -> woodlot.agent.v1.DiffResponse.Change
-	15, // 22: woodlot.agent.v1.RunRequest.Start.process:type_name -> woodlot.agent.v1.Process
-	1,  // 23: woodlot.agent.v1.DiffResponse.Change.kind:type_name -> woodlot.agent.v1.DiffResponse.Change.Kind
-	2,  // 24: woodlot.agent.v1.Agent.Hello:input_type -> woodlot.agent.v1.HelloRequest
-	4,  // 25: woodlot.agent.v1.Agent.Settle:input_type -> woodlot.agent.v1.SettleRequest
-	6,  // 26: woodlot.agent.v1.Agent.Configure:input_type -> woodlot.agent.v1.ConfigureRequest
-	10, // 27: woodlot.agent.v1.Agent.CreateContainer:input_type -> woodlot.agent.v1.CreateContainerRequest
-	18, // 28: woodlot.agent.v1.Agent.Run:input_type -> woodlot.agent.v1.RunRequest
-	20, // 29: woodlot.agent.v1.Agent.Signal:input_type -> woodlot.agent.v1.SignalRequest
-	22, // 30: woodlot.agent.v1.Agent.Resize:input_type -> woodlot.agent.v1.ResizeRequest
-	24, // 31: woodlot.agent.v1.Agent.AbortMount:input_type -> woodlot.agent.v1.AbortMountRequest
-	26, // 32: woodlot.agent.v1.Agent.Connect:input_type -> woodlot.agent.v1.ConnectionRequest
-	26, // 33: woodlot.agent.v1.Agent.Accept:input_type -> woodlot.agent.v1.ConnectionRequest
-	29, // 34: woodlot.agent.v1.Agent.PlayChanges:input_type -> woodlot.agent.v1.PlayChangesRequest
-	31, // 35: woodlot.agent.v1.Agent.Shutdown:input_type -> woodlot.agent.v1.ShutdownRequest
-	33, // 36: woodlot.agent.v1.Files.StatPath:input_type -> woodlot.agent.v1.StatPathRequest
-	35, // 37: woodlot.agent.v1.Files.ReadArchive:input_type -> woodlot.agent.v1.ReadArchiveRequest
-	37, // 38: woodlot.agent.v1.Files.WriteArchive:input_type -> woodlot.agent.v1.WriteArchiveRequest
-	39, // 39: woodlot.agent.v1.Files.Export:input_type -> woodlot.agent.v1.ExportRequest
-	40, // 40: woodlot.agent.v1.Files.Diff:input_type -> woodlot.agent.v1.DiffRequest
-	3,  // 41: woodlot.agent.v1.Agent.Hello:output_type -> woodlot.agent.v1.HelloResponse
-	5,  // 42: woodlot.agent.v1.Agent.Settle:output_type -> woodlot.agent.v1.SettleResponse
-	7,  // 43: woodlot.agent.v1.Agent.Configure:output_type -> woodlot.agent.v1.ConfigureResponse
-	11, // 44: woodlot.agent.v1.Agent.CreateContainer:output_type -> woodlot.agent.v1.CreateContainerResponse
-	19, // 45: woodlot.agent.v1.Agent.Run:output_type -> woodlot.agent.v1.RunResponse
-	21, // 46: woodlot.agent.v1.Agent.Signal:output_type -> woodlot.agent.v1.SignalResponse
-	23, // 47: woodlot.agent.v1.Agent.Resize:output_type -> woodlot.agent.v1.ResizeResponse
-	25, // 48: woodlot.agent.v1.Agent.AbortMount:output_type -> woodlot.agent.v1.AbortMountResponse
-	27, // 49: woodlot.agent.v1.Agent.Connect:output_type -> woodlot.agent.v1.ConnectionResponse
-	27, // 50: woodlot.agent.v1.Agent.Accept:output_type -> woodlot.agent.v1.ConnectionResponse
-	30, // 51: woodlot.agent.v1.Agent.PlayChanges:output_type -> woodlot.agent.v1.PlayChangesResponse
-	32, // 52: woodlot.agent.v1.Agent.Shutdown:output_type -> woodlot.agent.v1.ShutdownResponse
-	34, // 53: woodlot.agent.v1.Files.StatPath:output_type -> woodlot.agent.v1.StatPathResponse
-	36, // 54: woodlot.agent.v1.Files.ReadArchive:output_type -> woodlot.agent.v1.ArchivePiece
-	38, // 55: woodlot.agent.v1.Files.WriteArchive:output_type -> woodlot.agent.v1.WriteArchiveResponse
-	36, // 56: woodlot.agent.v1.Files.Export:output_type -> woodlot.agent.v1.ArchivePiece
-	41, // 57: woodlot.agent.v1.Files.Diff:output_type -> woodlot.agent.v1.DiffResponse
-	41, // [41:58] is the sub-list for method output_type
-	24, // [24:41] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	61, // 20: woodlot.agent.v1.ListProcessesResponse.processes:type_name -> woodlot.agent.v1.ListProcessesResponse.Process
+	14, // 21: woodlot.agent.v1.UpdateRequest.resources:type_name -> woodlot.agent.v1.Resources
+	62, // 22: woodlot.agent.v1.WriteArchiveRequest.open:type_name -> woodlot.agent.v1.WriteArchiveRequest.Open
+	63, // 23: woodlot.agent.v1.DiffResponse.changes:type_name -> woodlot.agent.v1.DiffResponse.Change
+	15, // 24: woodlot.agent.v1.RunRequest.Start.process:type_name -> woodlot.agent.v1.Process
+	1,  // 25: woodlot.agent.v1.DiffResponse.Change.kind:type_name -> woodlot.agent.v1.DiffResponse.Change.Kind
+	2,  // 26: woodlot.agent.v1.Agent.Hello:input_type -> woodlot.agent.v1.HelloRequest
+	4,  // 27: woodlot.agent.v1.Agent.Settle:input_type -> woodlot.agent.v1.SettleRequest
+	6,  // 28: woodlot.agent.v1.Agent.Configure:input_type -> woodlot.agent.v1.ConfigureRequest
+	10, // 29: woodlot.agent.v1.Agent.CreateContainer:input_type -> woodlot.agent.v1.CreateContainerRequest
+	18, // 30: woodlot.agent.v1.Agent.Run:input_type -> woodlot.agent.v1.RunRequest
+	20, // 31: woodlot.agent.v1.Agent.Signal:input_type -> woodlot.agent.v1.SignalRequest
+	22, // 32: woodlot.agent.v1.Agent.Resize:input_type -> woodlot.agent.v1.ResizeRequest
+	24, // 33: woodlot.agent.v1.Agent.AbortMount:input_type -> woodlot.agent.v1.AbortMountRequest
+	26, // 34: woodlot.agent.v1.Agent.Connect:input_type -> woodlot.agent.v1.ConnectionRequest
+	26, // 35: woodlot.agent.v1.Agent.Accept:input_type -> woodlot.agent.v1.ConnectionRequest
+	29, // 36: woodlot.agent.v1.Agent.PlayChanges:input_type -> woodlot.agent.v1.PlayChangesRequest
+	31, // 37: woodlot.agent.v1.Agent.Stats:input_type -> woodlot.agent.v1.StatsRequest
+	33, // 38: woodlot.agent.v1.Agent.ListProcesses:input_type -> woodlot.agent.v1.ListProcessesRequest
+	35, // 39: woodlot.agent.v1.Agent.Pause:input_type -> woodlot.agent.v1.PauseRequest
+	37, // 40: woodlot.agent.v1.Agent.Unpause:input_type -> woodlot.agent.v1.UnpauseRequest
+	39, // 41: woodlot.agent.v1.Agent.Update:input_type -> woodlot.agent.v1.UpdateRequest
+	41, // 42: woodlot.agent.v1.Agent.Shutdown:input_type -> woodlot.agent.v1.ShutdownRequest
+	43, // 43: woodlot.agent.v1.Files.StatPath:input_type -> woodlot.agent.v1.StatPathRequest
+	45, // 44: woodlot.agent.v1.Files.ReadArchive:input_type -> woodlot.agent.v1.ReadArchiveRequest
+	47, // 45: woodlot.agent.v1.Files.WriteArchive:input_type -> woodlot.agent.v1.WriteArchiveRequest
+	49, // 46: woodlot.agent.v1.Files.Export:input_type -> woodlot.agent.v1.ExportRequest
+	50, // 47: woodlot.agent.v1.Files.Diff:input_type -> woodlot.agent.v1.DiffRequest
+	3,  // 48: woodlot.agent.v1.Agent.Hello:output_type -> woodlot.agent.v1.HelloResponse
+	5,  // 49: woodlot.agent.v1.Agent.Settle:output_type -> woodlot.agent.v1.SettleResponse
+	7,  // 50: woodlot.agent.v1.Agent.Configure:output_type -> woodlot.agent.v1.ConfigureResponse
+	11, // 51: woodlot.agent.v1.Agent.CreateContainer:output_type -> woodlot.agent.v1.CreateContainerResponse
+	19, // 52: woodlot.agent.v1.Agent.Run:output_type -> woodlot.agent.v1.RunResponse
+	21, // 53: woodlot.agent.v1.Agent.Signal:output_type -> woodlot.agent.v1.SignalResponse
+	23, // 54: woodlot.agent.v1.Agent.Resize:output_type -> woodlot.agent.v1.ResizeResponse
+	25, // 55: woodlot.agent.v1.Agent.AbortMount:output_type -> woodlot.agent.v1.AbortMountResponse
+	27, // 56: woodlot.agent.v1.Agent.Connect:output_type -> woodlot.agent.v1.ConnectionResponse
+	27, // 57: woodlot.agent.v1.Agent.Accept:output_type -> woodlot.agent.v1.ConnectionResponse
+	30, // 58: woodlot.agent.v1.Agent.PlayChanges:output_type -> woodlot.agent.v1.PlayChangesResponse
+	32, // 59: woodlot.agent.v1.Agent.Stats:output_type -> woodlot.agent.v1.StatsResponse
+	34, // 60: woodlot.agent.v1.Agent.ListProcesses:output_type -> woodlot.agent.v1.ListProcessesResponse
+	36, // 61: woodlot.agent.v1.Agent.Pause:output_type -> woodlot.agent.v1.PauseResponse
+	38, // 62: woodlot.agent.v1.Agent.Unpause:output_type -> woodlot.agent.v1.UnpauseResponse
+	40, // 63: woodlot.agent.v1.Agent.Update:output_type -> woodlot.agent.v1.UpdateResponse
+	42, // 64: woodlot.agent.v1.Agent.Shutdown:output_type -> woodlot.agent.v1.ShutdownResponse
+	44, // 65: woodlot.agent.v1.Files.StatPath:output_type -> woodlot.agent.v1.StatPathResponse
+	46, // 66: woodlot.agent.v1.Files.ReadArchive:output_type -> woodlot.agent.v1.ArchivePiece
+	48, // 67: woodlot.agent.v1.Files.WriteArchive:output_type -> woodlot.agent.v1.WriteArchiveResponse
+	46, // 68: woodlot.agent.v1.Files.Export:output_type -> woodlot.agent.v1.ArchivePiece
+	51, // 69: woodlot.agent.v1.Files.Diff:output_type -> woodlot.agent.v1.DiffResponse
+	48, // [48:70] is the sub-list for method output_type
+	26, // [26:48] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_agent_v1_agent_proto_init() }
@@ -3439,7 +4146,7 @@ func file_agent_v1_agent_proto_init() {
 		(*ConnectionResponse_Data)(nil),
 		(*ConnectionResponse_End_)(nil),
 	}
-	file_agent_v1_agent_proto_msgTypes[35].OneofWrappers = []any{
+	file_agent_v1_agent_proto_msgTypes[45].OneofWrappers = []any{
 		(*WriteArchiveRequest_Open_)(nil),
 		(*WriteArchiveRequest_Data)(nil),
 	}
@@ -3449,7 +4156,7 @@ func file_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_v1_agent_proto_rawDesc), len(file_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   51,
+			NumMessages:   62,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

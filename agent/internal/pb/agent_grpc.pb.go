@@ -39,6 +39,11 @@ const (
 	Agent_Connect_FullMethodName         = "/woodlot.agent.v1.Agent/Connect"
 	Agent_Accept_FullMethodName          = "/woodlot.agent.v1.Agent/Accept"
 	Agent_PlayChanges_FullMethodName     = "/woodlot.agent.v1.Agent/PlayChanges"
+	Agent_Stats_FullMethodName           = "/woodlot.agent.v1.Agent/Stats"
+	Agent_ListProcesses_FullMethodName   = "/woodlot.agent.v1.Agent/ListProcesses"
+	Agent_Pause_FullMethodName           = "/woodlot.agent.v1.Agent/Pause"
+	Agent_Unpause_FullMethodName         = "/woodlot.agent.v1.Agent/Unpause"
+	Agent_Update_FullMethodName          = "/woodlot.agent.v1.Agent/Update"
 	Agent_Shutdown_FullMethodName        = "/woodlot.agent.v1.Agent/Shutdown"
 )
 
@@ -80,6 +85,16 @@ type AgentClient interface {
 	Accept(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ConnectionRequest, ConnectionResponse], error)
 	// Raises the events of what has changed on the host in a share that is watched; they have been raised when it answers.
 	PlayChanges(ctx context.Context, in *PlayChangesRequest, opts ...grpc.CallOption) (*PlayChangesResponse, error)
+	// What the container has used since it was made, and uses now.
+	Stats(ctx context.Context, in *StatsRequest, opts ...grpc.CallOption) (*StatsResponse, error)
+	// The container's processes, as they are numbered in it.
+	ListProcesses(ctx context.Context, in *ListProcessesRequest, opts ...grpc.CallOption) (*ListProcessesResponse, error)
+	// Lets the container's processes stand still until Unpause; both may be asked for again. Those that are killed
+	// meanwhile end, other signals wait. DEADLINE_EXCEEDED when one cannot: it waits for a server on the host.
+	Pause(ctx context.Context, in *PauseRequest, opts ...grpc.CallOption) (*PauseResponse, error)
+	Unpause(ctx context.Context, in *UnpauseRequest, opts ...grpc.CallOption) (*UnpauseResponse, error)
+	// Changes the container's limits; zeros leave them. FAILED_PRECONDITION when it uses more memory than it may have.
+	Update(ctx context.Context, in *UpdateRequest, opts ...grpc.CallOption) (*UpdateResponse, error)
 	// Kills every container process, unmounts, syncs; the answer means all data has reached the disks. The host
 	// then ends the VM.
 	Shutdown(ctx context.Context, in *ShutdownRequest, opts ...grpc.CallOption) (*ShutdownResponse, error)
@@ -212,6 +227,56 @@ func (c *agentClient) PlayChanges(ctx context.Context, in *PlayChangesRequest, o
 	return out, nil
 }
 
+func (c *agentClient) Stats(ctx context.Context, in *StatsRequest, opts ...grpc.CallOption) (*StatsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StatsResponse)
+	err := c.cc.Invoke(ctx, Agent_Stats_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentClient) ListProcesses(ctx context.Context, in *ListProcessesRequest, opts ...grpc.CallOption) (*ListProcessesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListProcessesResponse)
+	err := c.cc.Invoke(ctx, Agent_ListProcesses_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentClient) Pause(ctx context.Context, in *PauseRequest, opts ...grpc.CallOption) (*PauseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PauseResponse)
+	err := c.cc.Invoke(ctx, Agent_Pause_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentClient) Unpause(ctx context.Context, in *UnpauseRequest, opts ...grpc.CallOption) (*UnpauseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UnpauseResponse)
+	err := c.cc.Invoke(ctx, Agent_Unpause_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentClient) Update(ctx context.Context, in *UpdateRequest, opts ...grpc.CallOption) (*UpdateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateResponse)
+	err := c.cc.Invoke(ctx, Agent_Update_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *agentClient) Shutdown(ctx context.Context, in *ShutdownRequest, opts ...grpc.CallOption) (*ShutdownResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ShutdownResponse)
@@ -260,6 +325,16 @@ type AgentServer interface {
 	Accept(grpc.BidiStreamingServer[ConnectionRequest, ConnectionResponse]) error
 	// Raises the events of what has changed on the host in a share that is watched; they have been raised when it answers.
 	PlayChanges(context.Context, *PlayChangesRequest) (*PlayChangesResponse, error)
+	// What the container has used since it was made, and uses now.
+	Stats(context.Context, *StatsRequest) (*StatsResponse, error)
+	// The container's processes, as they are numbered in it.
+	ListProcesses(context.Context, *ListProcessesRequest) (*ListProcessesResponse, error)
+	// Lets the container's processes stand still until Unpause; both may be asked for again. Those that are killed
+	// meanwhile end, other signals wait. DEADLINE_EXCEEDED when one cannot: it waits for a server on the host.
+	Pause(context.Context, *PauseRequest) (*PauseResponse, error)
+	Unpause(context.Context, *UnpauseRequest) (*UnpauseResponse, error)
+	// Changes the container's limits; zeros leave them. FAILED_PRECONDITION when it uses more memory than it may have.
+	Update(context.Context, *UpdateRequest) (*UpdateResponse, error)
 	// Kills every container process, unmounts, syncs; the answer means all data has reached the disks. The host
 	// then ends the VM.
 	Shutdown(context.Context, *ShutdownRequest) (*ShutdownResponse, error)
@@ -305,6 +380,21 @@ func (UnimplementedAgentServer) Accept(grpc.BidiStreamingServer[ConnectionReques
 }
 func (UnimplementedAgentServer) PlayChanges(context.Context, *PlayChangesRequest) (*PlayChangesResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method PlayChanges not implemented")
+}
+func (UnimplementedAgentServer) Stats(context.Context, *StatsRequest) (*StatsResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method Stats not implemented")
+}
+func (UnimplementedAgentServer) ListProcesses(context.Context, *ListProcessesRequest) (*ListProcessesResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method ListProcesses not implemented")
+}
+func (UnimplementedAgentServer) Pause(context.Context, *PauseRequest) (*PauseResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method Pause not implemented")
+}
+func (UnimplementedAgentServer) Unpause(context.Context, *UnpauseRequest) (*UnpauseResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method Unpause not implemented")
+}
+func (UnimplementedAgentServer) Update(context.Context, *UpdateRequest) (*UpdateResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method Update not implemented")
 }
 func (UnimplementedAgentServer) Shutdown(context.Context, *ShutdownRequest) (*ShutdownResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Shutdown not implemented")
@@ -495,6 +585,96 @@ func _Agent_PlayChanges_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Agent_Stats_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StatsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).Stats(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_Stats_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).Stats(ctx, req.(*StatsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Agent_ListProcesses_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListProcessesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).ListProcesses(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_ListProcesses_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).ListProcesses(ctx, req.(*ListProcessesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Agent_Pause_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PauseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).Pause(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_Pause_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).Pause(ctx, req.(*PauseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Agent_Unpause_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UnpauseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).Unpause(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_Unpause_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).Unpause(ctx, req.(*UnpauseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Agent_Update_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).Update(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_Update_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).Update(ctx, req.(*UpdateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Agent_Shutdown_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ShutdownRequest)
 	if err := dec(in); err != nil {
@@ -551,6 +731,26 @@ var Agent_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "PlayChanges",
 			Handler:    _Agent_PlayChanges_Handler,
+		},
+		{
+			MethodName: "Stats",
+			Handler:    _Agent_Stats_Handler,
+		},
+		{
+			MethodName: "ListProcesses",
+			Handler:    _Agent_ListProcesses_Handler,
+		},
+		{
+			MethodName: "Pause",
+			Handler:    _Agent_Pause_Handler,
+		},
+		{
+			MethodName: "Unpause",
+			Handler:    _Agent_Unpause_Handler,
+		},
+		{
+			MethodName: "Update",
+			Handler:    _Agent_Update_Handler,
 		},
 		{
 			MethodName: "Shutdown",

@@ -14,11 +14,13 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
+	"woodlot.dev/agent/internal/cgroup"
 	"woodlot.dev/agent/internal/change"
 	"woodlot.dev/agent/internal/container"
 	"woodlot.dev/agent/internal/fail"
 	"woodlot.dev/agent/internal/launchspec"
 	"woodlot.dev/agent/internal/pb"
+	"woodlot.dev/agent/internal/procs"
 )
 
 // fakeContainer refuses everything in its own words and keeps what it was asked.
@@ -26,6 +28,9 @@ type fakeContainer struct {
 	created *container.Spec
 	started *container.ProcessSpec
 	accept  func(socket string) (*net.UnixConn, error)
+
+	unpaused bool
+	limits   cgroup.Limits
 }
 
 func (f *fakeContainer) SetIPCSysctls([]launchspec.KV) {}
@@ -51,6 +56,25 @@ func (f *fakeContainer) Accept(_ context.Context, name string) (*net.UnixConn, e
 
 func (f *fakeContainer) Access(context.Context) (*container.Access, error) {
 	return nil, fail.New(fail.FailedPrecondition, "there is no container")
+}
+
+func (f *fakeContainer) Usage() (cgroup.Usage, error) {
+	return cgroup.Usage{CPUUsec: 1, MemoryBytes: 2, MemoryLimit: 3, ReadBytes: 4, WrittenBytes: 5, Pids: 6}, nil
+}
+
+func (f *fakeContainer) Processes(context.Context) ([]procs.Process, int, map[uint32]string, error) {
+	return []procs.Process{{PID: 1, UID: 33, Command: "sh"}, {PID: 2, UID: 7, Parent: 1, Nice: -1}}, 8, map[uint32]string{33: "www"}, nil
+}
+
+func (f *fakeContainer) Pause(context.Context) error {
+	return fail.New(fail.Timeout, "it does not stand still")
+}
+
+func (f *fakeContainer) Unpause() { f.unpaused = true }
+
+func (f *fakeContainer) Update(l cgroup.Limits) error {
+	f.limits = l
+	return nil
 }
 
 func (f *fakeContainer) Shutdown(context.Context) error { return errors.New("stuck") }
@@ -151,6 +175,44 @@ func TestCreateContainerChecks(t *testing.T) {
 		t.Error("a bad request went through")
 	}
 	if _, err := c.CreateContainer(t.Context(), &pb.CreateContainerRequest{Id: "x"}); err != nil || f.created.ID != "x" {
+		t.Error(err)
+	}
+}
+
+func TestUsage(t *testing.T) {
+	f := &fakeContainer{}
+	c := client(t, f, nil)
+	stats, err := c.Stats(t.Context(), &pb.StatsRequest{})
+	if err != nil || stats.GetTimeNanos() == 0 {
+		t.Fatal(stats, err)
+	}
+	if stats.GetCpuUsageUsec() != 1 || stats.GetMemoryUsageBytes() != 2 || stats.GetMemoryLimitBytes() != 3 ||
+		stats.GetBlockReadBytes() != 4 || stats.GetBlockWriteBytes() != 5 || stats.GetProcesses() != 6 {
+		t.Error(stats)
+	}
+	list, err := c.ListProcesses(t.Context(), &pb.ListProcessesRequest{})
+	if err != nil || list.GetLeftOut() != 8 || len(list.GetProcesses()) != 2 {
+		t.Fatal(list, err)
+	}
+	if first, second := list.GetProcesses()[0], list.GetProcesses()[1]; first.GetUser() != "www" || first.GetCommand() != "sh" ||
+		second.GetUser() != "" || second.GetUid() != 7 || second.GetParentPid() != 1 || second.GetNice() != -1 {
+		t.Error(list)
+	}
+}
+
+func TestPauseAndUpdate(t *testing.T) {
+	f := &fakeContainer{}
+	c := client(t, f, nil)
+	if _, err := c.Pause(t.Context(), &pb.PauseRequest{}); status.Code(err) != codes.DeadlineExceeded {
+		t.Error(err)
+	}
+	if _, err := c.Unpause(t.Context(), &pb.UnpauseRequest{}); err != nil || !f.unpaused {
+		t.Error(err)
+	}
+	if _, err := c.Update(t.Context(), &pb.UpdateRequest{Resources: &pb.Resources{CpuMillis: 1, MemoryBytes: 2}}); err != nil || f.limits != (cgroup.Limits{CPUMillis: 1, MemoryBytes: 2}) {
+		t.Error(f.limits, err)
+	}
+	if _, err := c.Update(t.Context(), &pb.UpdateRequest{Resources: &pb.Resources{MemoryBytes: -1}}); status.Code(err) != codes.InvalidArgument {
 		t.Error(err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
+	"woodlot.dev/agent/internal/cgroup"
 	"woodlot.dev/agent/internal/change"
 	"woodlot.dev/agent/internal/container"
 	"woodlot.dev/agent/internal/fail"
@@ -20,6 +21,7 @@ import (
 	"woodlot.dev/agent/internal/launchspec"
 	"woodlot.dev/agent/internal/netif"
 	"woodlot.dev/agent/internal/pb"
+	"woodlot.dev/agent/internal/procs"
 	"woodlot.dev/agent/internal/settle"
 	"woodlot.dev/agent/internal/share"
 )
@@ -31,7 +33,7 @@ const (
 	bufferBytes     = 64 << 10
 )
 
-var features = []string{"exec", "tty", "init", "seccomp", "vsock", "virtio-serial", "sockets", "files"}
+var features = []string{"exec", "tty", "init", "seccomp", "vsock", "virtio-serial", "sockets", "files", "usage"}
 
 // Container is what the server needs of a container.Manager.
 type Container interface {
@@ -43,6 +45,11 @@ type Container interface {
 	Accept(ctx context.Context, socket string) (*net.UnixConn, error)
 	Play(source string, changes []change.Change) error
 	Access(ctx context.Context) (*container.Access, error)
+	Usage() (cgroup.Usage, error)
+	Processes(ctx context.Context) ([]procs.Process, int, map[uint32]string, error)
+	Pause(ctx context.Context) error
+	Unpause()
+	Update(limits cgroup.Limits) error
 	Shutdown(ctx context.Context) error
 }
 

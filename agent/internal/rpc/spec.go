@@ -30,18 +30,19 @@ func containerSpec(r *pb.CreateContainerRequest) (*container.Spec, error) {
 	spec := &container.Spec{
 		ID: r.GetId(), Hostname: r.GetHostname(),
 		ImageSerial: r.GetRootfs().GetImageSerial(), UpperSerial: r.GetRootfs().GetUpperSerial(),
-		ReadOnly: r.GetRootfs().GetReadOnly(),
-		Limits: cgroup.Limits{
-			CPUMillis: r.GetResources().GetCpuMillis(), MemoryBytes: r.GetResources().GetMemoryBytes(), Pids: r.GetResources().GetPids(),
-		},
+		ReadOnly:    r.GetRootfs().GetReadOnly(),
+		Limits:      limits(r.GetResources()),
 		MaskedPaths: r.GetMaskedPaths(), ReadonlyPath: r.GetReadonlyPaths(),
 		EtcFiles: r.GetEtcFiles(), ShmBytes: r.GetShmBytes(),
 	}
 	if len(spec.Hostname) > 64 {
 		return nil, invalid("hostname %q is longer than 64 bytes", spec.Hostname)
 	}
-	if spec.Limits.MemoryBytes < 0 || spec.Limits.Pids < 0 || spec.ShmBytes < 0 {
-		return nil, invalid("resources must not be negative")
+	if err := checkLimits(spec.Limits); err != nil {
+		return nil, err
+	}
+	if spec.ShmBytes < 0 {
+		return nil, invalid("shm_bytes must not be negative")
 	}
 	for _, p := range append(slices.Clone(spec.MaskedPaths), spec.ReadonlyPath...) {
 		if err := checkPath("path", p); err != nil {
@@ -54,6 +55,17 @@ func containerSpec(r *pb.CreateContainerRequest) (*container.Spec, error) {
 		}
 	}
 	return spec, nil
+}
+
+func limits(r *pb.Resources) cgroup.Limits {
+	return cgroup.Limits{CPUMillis: r.GetCpuMillis(), MemoryBytes: r.GetMemoryBytes(), Pids: r.GetPids()}
+}
+
+func checkLimits(l cgroup.Limits) error {
+	if l.MemoryBytes < 0 || l.Pids < 0 {
+		return invalid("resources must not be negative")
+	}
+	return nil
 }
 
 // addMount checks the mount with that index and adds it to those of the container.

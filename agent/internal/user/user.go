@@ -18,6 +18,7 @@ const (
 	maxLine      = 1 << 20
 	maxEntries   = 1 << 18
 	maxID        = 1<<31 - 1
+	maxNameBytes = 64
 )
 
 // Identity is whom a process runs as.
@@ -87,6 +88,22 @@ func each(r io.Reader, name string, n int, f func(fields []string) bool) error {
 		return fail.Wrap(fail.InvalidArgument, "read "+name, err)
 	}
 	return nil
+}
+
+// Names gives the users of a passwd file by their ids, of several with one id the first; empty if it is none.
+func Names(passwd io.Reader) map[uint32]string {
+	names := map[uint32]string{}
+	err := each(passwd, "/etc/passwd", 3, func(f []string) bool {
+		uid, ok := parseID(f[2])
+		if _, known := names[uid]; ok && !known && len(f[0]) <= maxNameBytes {
+			names[uid] = f[0]
+		}
+		return true
+	})
+	if err != nil {
+		return nil
+	}
+	return names
 }
 
 func parseID(s string) (uint32, bool) {

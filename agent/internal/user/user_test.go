@@ -71,3 +71,13 @@ func TestOnlyRegularFilesAreOpened(t *testing.T) {
 	}
 	_ = f.Close()
 }
+
+func TestNames(t *testing.T) {
+	names := Names(strings.NewReader("root:x:0:0:root:/root:/bin/sh\n# no user\ntoor:x:0:0\n www:x:33:33\nbad:x:y:1\nshort:x\n" + strings.Repeat("x", 65) + ":x:1:1\n"))
+	if len(names) != 2 || names[0] != "root" || names[33] != "www" {
+		t.Error(names)
+	}
+	if names := Names(strings.NewReader(strings.Repeat("x", maxLine+1))); len(names) != 0 {
+		t.Error(names)
+	}
+}

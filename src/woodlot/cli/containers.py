@@ -265,8 +265,13 @@ def describe(container: "Container") -> dict[str, object]:
 def _shown_state(current: "State") -> str:
     from woodlot.container import state
 
-    health = current.health if isinstance(current, state.Running) else None
-    return f"{state.label(current)} ({health.status})" if health else state.label(current)
+    match current:
+        case state.Running(health=state.Health() as health):
+            return f"{state.label(current)} ({health.status})"
+        case state.Stopped(oom_killed=True) | state.Restarting(oom_killed=True):
+            return f"{state.label(current)} (out of memory)"
+        case _:
+            return state.label(current)
 
 
 def _health(health: "Health") -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""``container start``, ``stop``, ``restart``, ``kill``, ``wait``, ``attach`` and ``rename``."""
+"""``container start``, ``stop``, ``restart``, ``kill``, ``pause``, ``unpause``, ``update``, ``wait``, ``attach``, ``rename``."""
 
 import asyncio
 import contextlib
@@ -135,6 +135,74 @@ def kill(
 
 @click.command()
 @containers_argument
+@click.option("-a", "--all", "everything", is_flag=True, help="All that run.")
+@click.pass_obj
+def pause(app: "App", containers: Sequence[str], *, everything: bool) -> None:
+    """Let the processes of containers stand still."""
+    from woodlot.container import state
+
+    async def one(found: "Container") -> None:
+        from woodlot.container.client import Supervised
+
+        _check_live(found)
+        async with Supervised(_socket(app, found)) as supervised:
+            await supervised.pause()
+
+    def runs(found: "Container") -> bool:
+        return state.label(found.state) == "running"
+
+    _each(app, containers, one, everything=everything, among=runs)
+
+
+@click.command()
+@containers_argument
+@click.option("-a", "--all", "everything", is_flag=True, help="All that are paused.")
+@click.pass_obj
+def unpause(app: "App", containers: Sequence[str], *, everything: bool) -> None:
+    """Let the processes of paused containers go on."""
+    from woodlot.container import state
+
+    async def one(found: "Container") -> None:
+        from woodlot.container.client import Supervised
+
+        _check_live(found)
+        async with Supervised(_socket(app, found)) as supervised:
+            await supervised.unpause()
+
+    def is_paused(found: "Container") -> bool:
+        return isinstance(found.state, state.Paused)
+
+    _each(app, containers, one, everything=everything, among=is_paused)
+
+
+@click.command()
+@containers_argument
+@click.option("-c", "--cpus", type=float, help="CPUs; may be a fraction.")
+@click.option("-m", "--memory", metavar="SIZE", help="Memory, as 512m or 2g.")
+@click.option("--restart", "policy", metavar="POLICY", help="When to start it again, as for run.")
+@click.pass_obj
+def update(
+    app: "App",
+    containers: Sequence[str],
+    *,
+    cpus: float | None,
+    memory: str | None,
+    policy: str | None,
+) -> None:
+    """Change limits and restart policies: of running containers at once, within what their virtual machines have."""
+    from woodlot.container.update import build_update
+    from woodlot.container.update import update as update_one
+
+    wanted = build_update(cpus=cpus, memory=memory, restart_policy=policy)
+
+    async def one(found: "Container") -> None:
+        await update_one(app.store, found, wanted)
+
+    _each(app, containers, one, everything=False)
+
+
+@click.command()
+@containers_argument
 @click.pass_obj
 def wait(app: "App", containers: Sequence[str]) -> None:
     """Wait until containers have ended and print the exit status of each."""
@@ -205,6 +273,7 @@ def _each(
     work: "Callable[[Container], Awaitable[None]]",
     *,
     everything: bool,
+    among: "Callable[[Container], bool]" = lambda found: found.is_live,
 ) -> None:
     """Do the work for all at once; print the name of each that it was done for, then raise what failed."""
     from woodlot.container.lifecycle import find, find_all
@@ -224,7 +293,7 @@ def _each(
         return list(await asyncio.gather(*(one(name) for name in names)))
 
     names = (
-        [found.spec.name for found in find_all(app.store) if found.is_live]
+        [found.spec.name for found in find_all(app.store) if among(found)]
         if everything
         else _targets(containers)
     )

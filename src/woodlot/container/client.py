@@ -1,10 +1,10 @@
 """A client of one container's supervisor."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -15,9 +15,13 @@ from woodlot.channel import Channel
 from woodlot.container.logs import LogPosition
 from woodlot.container.session import End
 from woodlot.container.spec import ExecSpec
+from woodlot.container.update import Update, encode_update
+from woodlot.container.usage import Processes, Stats, decode_processes, decode_stats
 from woodlot.container.wire import decode_end, decode_error, encode_exec
 from woodlot.errors import StateError, WoodlotError
 from woodlot.guest.client import Output
+
+T = TypeVar("T")
 
 
 class Attachment:
@@ -180,6 +184,46 @@ class Supervised(Channel):
         except grpc.aio.AioRpcError as error:
             raise translate(error) from error
 
+    async def stats(self) -> Stats:
+        """What the container uses.
+
+        Raises:
+            StateError: It does not run.
+        """
+        return decode_stats(await _answer(self._stub.Stats(pb.StatsRequest())))
+
+    async def top(self) -> Processes:
+        """What runs in the container.
+
+        Raises:
+            StateError: It does not run.
+        """
+        return decode_processes(await _answer(self._stub.Top(pb.TopRequest())))
+
+    async def pause(self) -> None:
+        """Let the container's processes stand still.
+
+        Raises:
+            StateError: They do already, or it does not run.
+        """
+        await _answer(self._stub.Pause(pb.PauseRequest()))
+
+    async def unpause(self) -> None:
+        """Let them go on.
+
+        Raises:
+            StateError: They do not stand still.
+        """
+        await _answer(self._stub.Unpause(pb.UnpauseRequest()))
+
+    async def update(self, update: Update) -> None:
+        """Change what was asked for when the container was made.
+
+        Raises:
+            LimitError: It is more than the VM has.
+        """
+        await _answer(self._stub.Update(encode_update(update)))
+
     async def wait(self) -> End:
         """How the container ended, once its VM is gone."""
         try:
@@ -202,6 +246,13 @@ class Supervised(Channel):
         except grpc.aio.AioRpcError as error:
             raise translate(error) from error
         return decode_end(reply.exit)
+
+
+async def _answer(call: Awaitable[T]) -> T:
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise translate(error) from error
 
 
 @asynccontextmanager

@@ -104,11 +104,7 @@ class Request:
         choose_cpus(self.cpus)
         choose_memory(self.memory)
         self.health.check()
-        if self.parse_restart().name != "no" and self.remove:
-            raise ConfigError(
-                "--restart conflicts with --rm: what is removed cannot be started again",
-                hint="leave out one of them",
-            )
+        restart.check(self.parse_restart(), remove=self.remove)
 
     def parse_restart(self) -> RestartPolicy:
         """When it is started again."""

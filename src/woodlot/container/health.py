@@ -7,7 +7,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -151,6 +151,8 @@ async def watch(
     spec: HealthSpec,
     run: "Callable[[ExecSpec], AbstractAsyncContextManager[Process]]",
     tell: Callable[[Health], None],
+    *,
+    ready: Callable[[], Awaitable[object]],
 ) -> None:
     """Ask a container that has just started, again and again, until cancelled.
 
@@ -158,6 +160,7 @@ async def watch(
         spec: How it is asked.
         run: Runs a process in it.
         tell: Called after each probe.
+        ready: Returns when the container can be asked.
     """
     health = Health()
     began = time.monotonic()
@@ -165,6 +168,7 @@ async def watch(
         starting = time.monotonic() - began < spec.start_period_s
         early = starting and health.status == "starting"
         await asyncio.sleep(spec.start_interval_s if early else spec.interval_s)
+        await ready()
         # A probe that begins in the start period does not count, however long it takes.
         starting = time.monotonic() - began < spec.start_period_s
         health = judge(health, await _probe(spec, run), spec, starting=starting)

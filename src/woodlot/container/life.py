@@ -52,6 +52,8 @@ _SETUP_TIMEOUT_S = 30.0
 _FILL_TIMEOUT_S = 3600.0
 _SHUTDOWN_TIMEOUT_S = 10.0
 _KILL_TIMEOUT_S = 2.0
+# The guest itself gives up before.
+_PAUSE_TIMEOUT_S = 20.0
 _BOOT_HINT = "`--kernel-arg loglevel=7` shows how far the kernel comes"
 
 
@@ -111,6 +113,8 @@ class Life:
         self._on_change: Callable[[], None] = lambda: None
         self.started_at = 0.0
         """When the process started, in seconds since 1970; 0 if it never did."""
+        self._going = asyncio.Event()
+        self._going.set()
         self._process: Process | None = None
         self._execs: dict[str, Process] = {}
         self._detached: set[asyncio.Task[None]] = set()
@@ -134,6 +138,33 @@ class Life:
         if self._process is None or self._process_over.is_set():
             raise StateError(f"container {self._spec.name} is not running")
         return self._process
+
+    @property
+    def agent(self) -> "Agent":
+        """The guest's agent, to ask about the container while its process runs.
+
+        Raises:
+            StateError: It does not run.
+        """
+        if self._agent is None or not self.is_running:
+            raise StateError(f"container {self._spec.name} is not running")
+        return self._agent
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether its processes stand still."""
+        return not self._going.is_set()
+
+    @property
+    def machine(self) -> Machine:
+        """What it runs on."""
+        return self._machine
+
+    @property
+    def helpers(self) -> tuple[int, ...]:
+        """The processes of the host that are there for it alone, beside this one."""
+        monitor = (self._vm.pid,) if self._vm is not None else ()
+        return (*monitor, *self._machine.sharing.pids)
 
     def find_process(self, exec_id: str) -> "Process":
         """A process to send things to: one that `exec` runs, or the container's own.
@@ -164,7 +195,7 @@ class Life:
             columns: Width of it.
 
         Raises:
-            StateError: The container does not run, or the process's id is taken.
+            StateError: The container does not run, or stands still, or the process's id is taken.
         """
         async with self._join(spec, rows, columns) as process:
             tell(self._store, self._spec, "exec_start", execID=spec.id)
@@ -174,14 +205,18 @@ class Life:
     async def _join(
         self, spec: ExecSpec, rows: int = 0, columns: int = 0
     ) -> "AsyncGenerator[Process]":
-        if self._agent is None or not self.started.done() or self._process_over.is_set():
-            raise StateError(f"container {self._spec.name} is not running")
+        agent = self.agent
+        if self.is_paused:
+            raise StateError(
+                f"container {self._spec.name} is paused",
+                hint=f"container unpause {self._spec.name}",
+            )
         if spec.id in self._execs:
             raise StateError(f"container {self._spec.name} runs a process {spec.id} already")
         request = requests.process_request(
             requests.join_process(self._spec.process, spec), rows, columns
         )
-        async with self._agent.run(request, first=False) as process:
+        async with agent.run(request, first=False) as process:
             self._execs[spec.id] = process
             try:
                 yield process
@@ -215,6 +250,38 @@ class Life:
         task.add_done_callback(self._detached.discard)
         await started
 
+    async def pause(self) -> None:
+        """Let its processes stand still.
+
+        Raises:
+            StateError: They do, or it does not run.
+            GuestError: One waits for a server of the host's.
+        """
+        agent = self.agent
+        if self.is_paused:
+            raise StateError(f"container {self._spec.name} is paused already")
+        await agent.pause(timeout_s=_PAUSE_TIMEOUT_S)
+        self._going.clear()
+        self._tell_paused("pause")
+
+    async def unpause(self) -> None:
+        """Let its processes go on.
+
+        Raises:
+            StateError: They do not stand still.
+        """
+        agent = self.agent
+        if not self.is_paused:
+            raise StateError(f"container {self._spec.name} is not paused")
+        await agent.unpause(timeout_s=_PAUSE_TIMEOUT_S)
+        self._going.set()
+        self._tell_paused("unpause")
+
+    def _tell_paused(self, action: str) -> None:
+        if self.is_running:
+            self._on_change()
+            tell(self._store, self._spec, action)
+
     async def stop(self, *, signal_number: int, grace_s: float) -> None:
         """Signal the process, wait, SIGKILL, and the plug at last; return when it is known to end."""
         # Its processes stand still meanwhile, and would not see the signal.
@@ -229,6 +296,9 @@ class Life:
             with contextlib.suppress(WoodlotError, TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self.process.signal(signal_now)
+                    if self.is_paused:
+                        # It sees the signal when it goes on.
+                        await self.unpause()
                     await self._process_over.wait()
             if self._process_over.is_set():
                 return
@@ -284,7 +354,8 @@ class Life:
         """What is recorded while the process runs."""
         assert self._vm is not None  # noqa: S101 - a process has a VM
         links = self._machine.links
-        return state.Running(
+        kind = state.Paused if self.is_paused else state.Running
+        return kind(
             started_at=self.started_at,
             vm_pid=self._vm.pid,
             accelerator=self._plan.accelerator.value,
@@ -412,7 +483,7 @@ class Life:
 
         async def watch(spec: HealthSpec) -> None:
             await asyncio.shield(self.started)
-            await health.watch(spec, self._join, self._tell_health)
+            await health.watch(spec, self._join, self._tell_health, ready=self._going.wait)
 
         watching = asyncio.create_task(watch(self._spec.health)) if self._spec.health else None
         try:

@@ -76,6 +76,16 @@ class Machine:
         """Whether the guest was started from a template, and is still what the template was."""
         return self._template is not None
 
+    @property
+    def max_cpus(self) -> int:
+        """How many its container can use at most."""
+        return _vcpus(self._spec.cpus)
+
+    @property
+    def max_memory_bytes(self) -> int:
+        """How much its container can use at most."""
+        return _guest_memory(self._spec.memory_bytes) - GUEST_OVERHEAD_BYTES
+
     @asynccontextmanager
     async def start(self) -> "AsyncGenerator[tuple[VirtualMachine, Agent]]":
         """Join the networks, serve the files and run the VM, for the life of the block.

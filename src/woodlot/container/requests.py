@@ -66,14 +66,19 @@ def create_request(
             image_serial=IMAGE_SERIAL, upper_serial=UPPER_SERIAL, read_only=spec.read_only
         ),
         mounts=mounts,
-        resources=agent_pb2.Resources(
-            cpu_millis=round(spec.cpus * 1000), memory_bytes=spec.memory_bytes
-        ),
+        resources=resources(spec),
         masked_paths=MASKED_PATHS,
         readonly_paths=READONLY_PATHS,
         etc_files=etc_files,
         shm_bytes=spec.shm_bytes,
     )
+
+
+def resources(spec: ContainerSpec) -> "agent_pb2.Resources":
+    """What the container may use."""
+    from woodlot._pb.agent.v1 import agent_pb2
+
+    return agent_pb2.Resources(cpu_millis=round(spec.cpus * 1000), memory_bytes=spec.memory_bytes)
 
 
 def process_request(process: ProcessSpec, rows: int = 0, columns: int = 0) -> "agent_pb2.Process":

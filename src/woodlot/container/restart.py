@@ -31,6 +31,19 @@ def parse_policy(text: str) -> RestartPolicy:
     return RestartPolicy(name=match["name"], max_retries=int(match["retries"] or 0))  # type: ignore[arg-type]
 
 
+def check(policy: RestartPolicy, *, remove: bool) -> None:
+    """See that a container can have this policy.
+
+    Raises:
+        ConfigError: It is removed at its end.
+    """
+    if policy.name != "no" and remove:
+        raise ConfigError(
+            "--restart conflicts with --rm: what is removed cannot be started again",
+            hint="leave out one of them",
+        )
+
+
 def restarts(policy: RestartPolicy, *, exit_code: int, count: int) -> bool:
     """Whether one that has ended by itself is started again.
 

@@ -3,15 +3,19 @@
 import asyncio
 import contextlib
 import io
+import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, TypeAlias
 
 import grpc
 import grpc.aio
 
+from woodlot._pb.agent.v1 import agent_pb2
 from woodlot._pb.supervisor.v1 import supervisor_pb2 as pb
 from woodlot._pb.supervisor.v1.supervisor_pb2_grpc import SupervisorServicer
 from woodlot.container.session import end_of
+from woodlot.container.update import decode_update
+from woodlot.container.usage import host_memory_bytes
 from woodlot.container.wire import decode_exec, encode_end, encode_error
 from woodlot.errors import WoodlotError
 from woodlot.guest.client import Exited, Output, Started
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from woodlot.container.supervisor import Supervisor
 
 _LOG_PIECE_BYTES = 1 << 20
+_USAGE_TIMEOUT_S = 10.0
 
 Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"
 
@@ -130,6 +135,43 @@ class Service(SupervisorServicer):
                 by_user=not request.resumable,
             )
         return pb.StopResponse(exit=encode_end(end))
+
+    async def Stats(self, request: pb.StatsRequest, context: Context) -> pb.StatsResponse:  # noqa: N802
+        """What the container uses, of its guest and of the host."""
+        del request
+        life = self._supervisor.life
+        async with _errors(context):
+            guest = await life.agent.stats(timeout_s=_USAGE_TIMEOUT_S)
+        host = await asyncio.to_thread(host_memory_bytes, os.getpid(), life.helpers)
+        return pb.StatsResponse(guest=guest, host_memory_bytes=host)
+
+    async def Top(  # noqa: N802
+        self, request: pb.TopRequest, context: Context
+    ) -> agent_pb2.ListProcessesResponse:
+        """What runs in the container."""
+        del request
+        async with _errors(context):
+            return await self._supervisor.life.agent.list_processes(timeout_s=_USAGE_TIMEOUT_S)
+
+    async def Pause(self, request: pb.PauseRequest, context: Context) -> pb.PauseResponse:  # noqa: N802
+        """Let the container's processes stand still."""
+        del request
+        async with _errors(context):
+            await self._supervisor.life.pause()
+        return pb.PauseResponse()
+
+    async def Unpause(self, request: pb.UnpauseRequest, context: Context) -> pb.UnpauseResponse:  # noqa: N802
+        """Let them go on."""
+        del request
+        async with _errors(context):
+            await self._supervisor.life.unpause()
+        return pb.UnpauseResponse()
+
+    async def Update(self, request: pb.UpdateRequest, context: Context) -> pb.UpdateResponse:  # noqa: N802
+        """Change what was asked for when the container was made."""
+        async with _errors(context):
+            await self._supervisor.update(decode_update(request))
+        return pb.UpdateResponse()
 
     async def Wait(self, request: pb.WaitRequest, context: Context) -> pb.Exit:  # noqa: N802
         """Answer at the end."""

@@ -218,6 +218,11 @@ class Sharing:
             stuck()
 
     @property
+    def pids(self) -> tuple[int, ...]:
+        """The servers' processes."""
+        return tuple(server.pid for server in self._servers)
+
+    @property
     def fills(self) -> bool:
         """Whether the guest is to copy files of the image into a volume."""
         return bool(self._to_fill)

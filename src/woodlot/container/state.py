@@ -60,6 +60,11 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Paused(Running):
+    """Its processes stand still, until somebody lets them go on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Restarting:
     """It has ended, and its supervisor starts it again: in a while, or just now."""
 
@@ -86,7 +91,7 @@ class Stopped:
     """Its user had it stopped."""
 
 
-State: TypeAlias = Created | Starting | Running | Restarting | Stopped
+State: TypeAlias = Created | Starting | Running | Paused | Restarting | Stopped
 
 _BY_LABEL: dict[
     str, type[Created] | type[Starting] | type[Running] | type[Restarting] | type[Stopped]
@@ -94,6 +99,7 @@ _BY_LABEL: dict[
     "created": Created,
     "starting": Starting,
     "running": Running,
+    "paused": Paused,
     "restarting": Restarting,
     "stopped": Stopped,
 }
@@ -111,6 +117,8 @@ def label(state: State) -> str:
             return "created"
         case Starting():
             return "starting"
+        case Paused():
+            return "paused"
         case Running():
             return "running"
         case Restarting():

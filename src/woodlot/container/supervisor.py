@@ -23,7 +23,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from woodlot.container import lifecycle, options, restart, state
+from woodlot.container import lifecycle, options, requests, restart, state
 from woodlot.container.boot import MachinePlan
 from woodlot.container.events import tell
 from woodlot.container.life import Life
@@ -36,11 +36,13 @@ from woodlot.units import MIB
 
 if TYPE_CHECKING:
     from woodlot.container.session import End
+    from woodlot.container.update import Update
 
 log = logging.getLogger(__name__)
 
 STOP_GRACE_S = 5.0
 _LAST_ANSWERS_S = 5.0
+_UPDATE_TIMEOUT_S = 10.0
 
 
 class Supervisor:
@@ -116,6 +118,21 @@ class Supervisor:
         if not exec_id:
             self._tell("kill", signal=str(number))
 
+    async def update(self, wanted: "Update") -> None:
+        """Change limits and policy, at once and for the next starts.
+
+        Raises:
+            LimitError: The virtual machine has less.
+            StateError: It does not run.
+        """
+        spec = wanted.apply(self._spec)
+        agent = self.life.agent
+        wanted.check_fits(self.life.machine)
+        resources = requests.resources(spec)
+        await agent.update(resources, timeout_s=_UPDATE_TIMEOUT_S)
+        self._store.containers.change_spec(spec.id, wanted.changes())
+        self._spec = wanted.apply(self._spec)
+
     async def stop(
         self, *, signal_number: int = 0, grace_s: float = STOP_GRACE_S, by_user: bool = True
     ) -> "End":
@@ -135,7 +152,7 @@ class Supervisor:
 
     def owner_left(self) -> None:
         """The client that the container belongs to, if it does to one, is gone."""
-        if self._owned:
+        if self._owned and self._spec.restart.name == "no":
             log.info("the owning client is gone")
             self._leave()
 

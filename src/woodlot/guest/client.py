@@ -8,7 +8,7 @@ import secrets
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -20,6 +20,8 @@ from woodlot.errors import ConfigError, ErrorCode, ExecutionError, GuestError, G
 from woodlot.guest.connection import Connection
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 PROTOCOL_VERSION = 1
 FILES_SERVICE = "woodlot.agent.v1.Files"
@@ -282,6 +284,43 @@ class Agent(Channel):
             await self._stub.PlayChanges(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             raise _translate(error, "tell of changes on the host", timeout_s) from error
+
+    async def stats(self, *, timeout_s: float) -> pb.StatsResponse:
+        """What the container uses, as the guest says."""
+        reply: pb.StatsResponse = await self._call(
+            self._stub.Stats(pb.StatsRequest(), timeout=timeout_s), "tell its usage", timeout_s
+        )
+        return reply
+
+    async def list_processes(self, *, timeout_s: float) -> pb.ListProcessesResponse:
+        """What runs in the container, as the guest says."""
+        reply: pb.ListProcessesResponse = await self._call(
+            self._stub.ListProcesses(pb.ListProcessesRequest(), timeout=timeout_s),
+            "list the processes",
+            timeout_s,
+        )
+        return reply
+
+    async def pause(self, *, timeout_s: float) -> None:
+        """Let the container's processes stand still; return once they do."""
+        call = self._stub.Pause(pb.PauseRequest(), timeout=timeout_s)
+        await self._call(call, "let the processes stand still", timeout_s)
+
+    async def unpause(self, *, timeout_s: float) -> None:
+        """Let them go on."""
+        call = self._stub.Unpause(pb.UnpauseRequest(), timeout=timeout_s)
+        await self._call(call, "let the processes go on", timeout_s)
+
+    async def update(self, resources: pb.Resources, *, timeout_s: float) -> None:
+        """Change the container's limits; zeros leave them."""
+        call = self._stub.Update(pb.UpdateRequest(resources=resources), timeout=timeout_s)
+        await self._call(call, "change the container's limits", timeout_s)
+
+    async def _call(self, call: Awaitable[T], operation: str, timeout_s: float) -> T:
+        try:
+            return await call
+        except grpc.aio.AioRpcError as error:
+            raise _translate(error, operation, timeout_s) from error
 
     async def shutdown(self, *, timeout_s: float) -> None:
         """Kill what runs, unmount, sync: after this all data is on the disks."""

@@ -21,7 +21,7 @@ class ContainerRecord:
     name: str
     created_at: datetime
     spec: Mapping[str, object]
-    """Given when it was made, and never changed but for the name in it."""
+    """Given when it was made; `ContainerRecords.rename` and `change_spec` change parts of it."""
     state: Mapping[str, object]
     """Replaced as a whole by `ContainerRecords.update_state`."""
 
@@ -174,6 +174,20 @@ class ContainerRecords:
         )
         own = {"image": str(spec.get("image", "")), "name": name, **attributes}
         self._events.add("container", action, container_id, {**own, **of_all, **own})
+
+    def change_spec(self, container_id: str, changes: Mapping[str, object]) -> None:
+        """Replace some members of a container's spec, as a JSON merge patch (RFC 7396) does.
+
+        Raises:
+            NotFoundError: There is none with this id.
+        """
+        if not self._database.change(
+            "UPDATE containers SET spec = json_patch(spec, ?) WHERE id = ?",
+            (json.dumps(changes), container_id),
+        ):
+            raise NotFoundError(f"no such container: {container_id}")
+        record = self.get(container_id)
+        self.tell("update", container_id, record.name, record.spec)
 
     def update_state(self, container_id: str, state: Mapping[str, object]) -> None:
         """Replace the state of a container.

@@ -38,7 +38,7 @@ def complete(*words: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "command", ["exec", "logs", "start", "stop", "kill", "rm", "delete", "inspect", "rename", "port", "diff", "export"]
+    "command", ["exec", "logs", "start", "stop", "kill", "rm", "delete", "inspect", "rename", "port", "diff", "export", "pause", "stats", "top", "unpause", "update"]
 )  # fmt: skip
 def test_containers(store: Store, command: str) -> None:
     assert complete(command, "w") == ["web"]
@@ -51,7 +51,7 @@ def test_images(store: Store, command: list[str]) -> None:
 
 
 def test_commands_and_options(store: Store) -> None:
-    assert complete("sta") == ["start"]
+    assert complete("star") == ["start"]
     assert "--network" in complete("run", "--net")
     assert complete("system", "te") == ["template"]
 

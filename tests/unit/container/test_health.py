@@ -155,7 +155,9 @@ class _Answer:
         yield Exited(code=self.code or 0, signal=0, oom_killed=False)
 
 
-async def watched(container: Container, spec: HealthSpec) -> list[Health]:
+async def watched(
+    container: Container, spec: HealthSpec, *, ready: asyncio.Event | None = None
+) -> list[Health]:
     told: list[Health] = []
     count = len(container.answers)
     done = asyncio.Event()
@@ -165,7 +167,10 @@ async def watched(container: Container, spec: HealthSpec) -> list[Health]:
         if len(told) == count:
             done.set()
 
-    watching = asyncio.create_task(watch(spec, container.run, tell))
+    if ready is None:
+        ready = asyncio.Event()
+        ready.set()
+    watching = asyncio.create_task(watch(spec, container.run, tell, ready=ready.wait))
     async with asyncio.timeout(20):
         await done.wait()
     watching.cancel()
@@ -185,6 +190,15 @@ async def test_it_is_asked_again_and_again() -> None:
     ]
     assert {spec.args for spec in container.specs} == {("check",)}
     assert len({spec.id for spec in container.specs}) == 4
+
+
+async def test_one_that_stands_still_is_not_asked() -> None:
+    container, ready = Container((b"", 0)), asyncio.Event()
+    watching = asyncio.create_task(watched(container, SPEC, ready=ready))
+    await asyncio.sleep(0.05)
+    assert not container.specs
+    ready.set()
+    assert [health.status for health in await watching] == ["healthy"]
 
 
 async def test_a_probe_that_takes_too_long_or_says_too_much() -> None:

@@ -24,13 +24,15 @@ from woodlot.container.lifeline import Lifeline, wait_ready
 from woodlot.container.requests import process_request
 from woodlot.container.restart import parse_policy
 from woodlot.container.session import End
-from woodlot.container.spec import ContainerSpec, DnsSpec, Mount, ProcessSpec
+from woodlot.container.spec import ContainerSpec, DnsSpec, ExecSpec, Mount, ProcessSpec
 from woodlot.container.supervisor import Supervisor
+from woodlot.container.update import Update
 from woodlot.errors import (
     ConfigError,
     ErrorCode,
     ExecutionError,
     GuestError,
+    LimitError,
     NotFoundError,
     StateError,
     WoodlotError,
@@ -42,7 +44,7 @@ from woodlot.units import MIB
 from woodlot.vmm.base import Accelerator, Arch, Disk, StreamNetwork, VirtualMachine, VmSpec
 
 if TYPE_CHECKING:
-    from woodlot.guest.client import Process
+    from woodlot.guest.client import Agent, Process
     from woodlot.network.switch import Attachment
 
 PLAN = MachinePlan(
@@ -368,6 +370,113 @@ async def test_stop_becomes_harder(
     async with asyncio.timeout(10):
         assert await supervisor.stop(signal_number=asked, grace_s=0.05) == End(code=1)
     assert target.got == got
+
+
+class Guest:
+    """An agent that notes what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[object] = []
+        self.refusal: GuestError | None = None
+
+    async def pause(self, *, timeout_s: float) -> None:
+        self._note("pause", timeout_s)
+
+    async def unpause(self, *, timeout_s: float) -> None:
+        self._note("unpause", timeout_s)
+
+    async def update(self, resources: Message, *, timeout_s: float) -> None:
+        self._note(text(resources), timeout_s)
+
+    def _note(self, what: str, timeout_s: float) -> None:
+        assert timeout_s > 0
+        if self.refusal is not None:
+            raise self.refusal
+        self.asked.append(what)
+
+
+def run_in(supervisor: Supervisor) -> Guest:
+    """As if its process ran."""
+    guest, life = Guest(), supervisor.life
+    life._agent, life._vm = cast("Agent", guest), cast("VirtualMachine", SimpleNamespace(pid=7))
+    life._on_change = supervisor._write_running
+    life.started.add_done_callback(life._process_started)
+    life.started.set_result(None)
+    return guest
+
+
+async def test_paused(make: Make, store: Store) -> None:
+    supervisor = make(ALONE).supervisor
+    life = supervisor.life
+    with pytest.raises(StateError, match="container web is not running"):
+        await life.pause()
+    guest = run_in(supervisor)
+    await asyncio.sleep(0)
+    with pytest.raises(StateError, match="container web is not paused"):
+        await life.unpause()
+    guest.refusal = GuestError("it waits")
+    with pytest.raises(GuestError):
+        await life.pause()
+    assert state.label(lifecycle.find(store, "web").state) == "running"
+    guest.refusal = None
+    await life.pause()
+    assert state.label(lifecycle.find(store, "web").state) == "paused"
+    assert lifecycle.find(store, "web").is_live
+    with pytest.raises(StateError, match="container web is paused") as caught:
+        async with life.exec(ExecSpec(id="1", args=("true",))):
+            pass
+    assert caught.value.hint == "container unpause web"
+    with pytest.raises(StateError, match="paused already"):
+        await life.pause()
+    await life.unpause()
+    assert state.label(lifecycle.find(store, "web").state) == "running"
+    assert guest.asked == ["pause", "unpause"]
+
+
+async def test_one_that_is_paused_goes_on_to_be_stopped(make: Make) -> None:
+    supervisor = make(ALONE).supervisor
+    guest = run_in(supervisor)
+    await asyncio.sleep(0)
+    await supervisor.life.pause()
+    target = Target(supervisor, {9})
+    supervisor.life._process = cast("Process", target)
+    async with asyncio.timeout(10):
+        await supervisor.stop(signal_number=3, grace_s=0.05)
+    assert target.got == [3, 9]
+    assert guest.asked == ["pause", "unpause"]
+
+
+async def test_update(make: Make, store: Store) -> None:
+    supervisor = make(ALONE).supervisor
+    with pytest.raises(StateError, match="container web is not running"):
+        await supervisor.update(Update(cpus=1))
+    guest = run_in(supervisor)
+    await asyncio.sleep(0)
+    # Of 200 MiB a machine is made with 384 MiB, for the guest itself 128.
+    policy = parse_policy("always")
+    await supervisor.update(Update(cpus=2, memory_bytes=256 * MIB, restart=policy))
+    await supervisor.update(Update(memory_bytes=100 * MIB))
+    assert guest.asked == [
+        "cpu_millis: 2000\nmemory_bytes: 268435456\n",
+        "cpu_millis: 2000\nmemory_bytes: 104857600\n",
+    ]
+    guest.refusal = GuestError("its processes use more")
+    with pytest.raises(GuestError):
+        await supervisor.update(Update(memory_bytes=10 * MIB))
+    guest.refusal = None
+    for wanted, message in (
+        (Update(cpus=2.1), "--cpus 2.1 is more than the 2 "),
+        (Update(memory_bytes=257 * MIB), "--memory 257m is more than the 256m "),
+    ):
+        with pytest.raises(LimitError, match=message) as caught:
+            await supervisor.update(wanted)
+        assert "start it again" in (caught.value.hint or "")
+    spec = lifecycle.find(store, "web").spec
+    assert spec == dataclasses.replace(ALONE, cpus=2, memory_bytes=100 * MIB, restart=policy)
+    # The next life's machine is made as it is now.
+    following = supervisor._make_life()
+    assert following.machine.max_memory_bytes == 128 * MIB
+    await following.session.finish()
 
 
 # A life without a VM: there is no mkfs.ext4 and no QEMU.

@@ -4,6 +4,7 @@ import asyncio
 import tempfile
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,13 +12,16 @@ import grpc
 import grpc.aio
 import pytest
 
+from woodlot._pb.agent.v1 import agent_pb2
 from woodlot._pb.supervisor.v1 import supervisor_pb2 as pb
 from woodlot._pb.supervisor.v1 import supervisor_pb2_grpc
 from woodlot.container.client import Attachment, Supervised
 from woodlot.container.logs import LogReader, LogWriter, parse_records
 from woodlot.container.service import Service
 from woodlot.container.session import End, Session
-from woodlot.container.spec import ExecSpec
+from woodlot.container.spec import ExecSpec, RestartPolicy
+from woodlot.container.update import Update
+from woodlot.container.usage import Stats
 from woodlot.container.wire import decode_end
 from woodlot.errors import ErrorCode, ExecutionError, GuestError, StateError, WoodlotError
 from woodlot.guest.client import Exited, Output, Process, Started
@@ -57,6 +61,31 @@ class Guest:
         while (chunk := await self.printed.get()) is not None:
             yield chunk
         yield Exited(code=7, signal=0, oom_killed=False)
+
+
+class Agent:
+    """The guest's own word on what it uses, and on what runs in it."""
+
+    async def stats(self, *, timeout_s: float) -> agent_pb2.StatsResponse:
+        assert timeout_s > 0
+        return agent_pb2.StatsResponse(
+            time_nanos=2_500_000_000,
+            cpu_usage_usec=2**63,
+            memory_usage_bytes=3,
+            memory_limit_bytes=4,
+            network_rx_bytes=5,
+            network_tx_bytes=6,
+            block_read_bytes=7,
+            block_write_bytes=8,
+            processes=9,
+        )
+
+    async def list_processes(self, *, timeout_s: float) -> agent_pb2.ListProcessesResponse:
+        assert timeout_s > 0
+        process = agent_pb2.ListProcessesResponse.Process(
+            pid=7, user="w\x1b[2Jw", cpu_millis=1500, command="x" * 5000, state="Sl"
+        )
+        return agent_pb2.ListProcessesResponse(processes=[process], left_out=3)
 
 
 class Player:
@@ -123,6 +152,22 @@ class Player:
     @property
     def life(self) -> "Player":
         return self
+
+    @property
+    def agent(self) -> Agent:
+        _ = self.process
+        return Agent()
+
+    helpers = ()
+
+    async def pause(self) -> None:
+        self.asked.append(("pause",))
+
+    async def unpause(self) -> None:
+        raise StateError("container web is not paused")
+
+    async def update(self, wanted: Update) -> None:
+        self.asked.append(("update", wanted))
 
     async def signal(self, number: int, *, exec_id: str) -> None:
         await self.find_process(exec_id).signal(number)
@@ -469,3 +514,52 @@ async def _until_logged(player: Player) -> None:
     async with asyncio.timeout(10):
         while player.guest.printed.qsize():
             await asyncio.sleep(0.01)
+
+
+async def test_usage_is_the_guests_and_the_hosts(player: Player, client: Supervised) -> None:
+    with pytest.raises(WoodlotError, match="is not running") as caught:
+        await client.stats()
+    assert (caught.value.code, caught.value.hint) == (ErrorCode.INVALID_STATE, "start it")
+    await player.start_process(owned=False)
+    stats = await client.stats()
+    assert stats.host_memory_bytes > 1 << 20
+    assert replace(stats, host_memory_bytes=0) == Stats(
+        time_s=2.5,
+        cpu_usage_us=2**63,
+        memory_bytes=3,
+        memory_limit_bytes=4,
+        host_memory_bytes=0,
+        network_rx_bytes=5,
+        network_tx_bytes=6,
+        block_read_bytes=7,
+        block_write_bytes=8,
+        processes=9,
+    )
+
+
+async def test_what_a_guest_says_of_its_processes_is_cut_and_stripped(
+    player: Player, client: Supervised
+) -> None:
+    await player.start_process(owned=False)
+    answer = await client.top()
+    [process] = answer.listed
+    assert (process.pid, process.user, process.cpu_s, process.state) == (7, "w [2Jw", 1.5, "S")
+    assert len(process.command) < 1000
+    assert answer.left_out == 3
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        Update(cpus=0.5),
+        Update(memory_bytes=1 << 40),
+        Update(restart=RestartPolicy(name="on-failure", max_retries=3)),
+        Update(cpus=2, memory_bytes=1, restart=RestartPolicy(name="always")),
+    ],
+)
+async def test_pause_and_update(player: Player, client: Supervised, wanted: Update) -> None:
+    await client.pause()
+    with pytest.raises(WoodlotError, match="is not paused"):
+        await client.unpause()
+    await client.update(wanted)
+    assert player.asked == [("pause",), ("update", wanted)]

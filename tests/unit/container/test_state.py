@@ -2,7 +2,16 @@ import json
 
 import pytest
 
-from woodlot.container.state import Running, Starting, State, Stopped, from_json, label, to_json
+from woodlot.container.state import (
+    Paused,
+    Running,
+    Starting,
+    State,
+    Stopped,
+    from_json,
+    label,
+    to_json,
+)
 
 RUNNING = Running(started_at=1.25, vm_pid=77, accelerator="kvm", ip="10.0.2.15")
 STOPPED = Stopped(exit_code=137, finished_at=2.5, started_at=1.25, oom_killed=True, reason="lost")
@@ -28,6 +37,21 @@ STOPPED = Stopped(exit_code=137, finished_at=2.5, started_at=1.25, oom_killed=Tr
             },
         ),
         (
+            Paused(started_at=1.25, vm_pid=77, accelerator="kvm"),
+            {
+                "state": "paused",
+                "started_at": 1.25,
+                "vm_pid": 77,
+                "accelerator": "kvm",
+                "ip": "",
+                "networks": (),
+                "ports": (),
+                "network_lost": "",
+                "restart_count": 0,
+                "health": None,
+            },
+        ),
+        (
             STOPPED,
             {
                 "state": "stopped",
@@ -41,7 +65,7 @@ STOPPED = Stopped(exit_code=137, finished_at=2.5, started_at=1.25, oom_killed=Tr
             },
         ),
     ],
-    ids=["starting", "running", "stopped"],
+    ids=["starting", "running", "paused", "stopped"],
 )
 def test_stored_form(state: State, stored: dict[str, object]) -> None:
     # Held as it is: containers that are on disk must stay readable.

@@ -50,6 +50,16 @@ def test_images(store: Store) -> None:
     assert store.images.get("a") is None
 
 
+def test_parts_of_a_containers_spec_change(store: Store) -> None:
+    table = store.containers
+    table.insert("aaaa1", "web", {"n": 1, "name": "web", "in": {"a": 1}}, {"state": "created"})
+    table.rename("aaaa1", "api")
+    table.change_spec("aaaa1", {"n": 2, "in": {"a": 0}})
+    assert table.get("api").spec == {"n": 2, "name": "api", "in": {"a": 0}}
+    with pytest.raises(NotFoundError):
+        table.change_spec("b", {"n": 2})
+
+
 def test_containers(store: Store) -> None:
     table = store.containers
     table.insert("aaaa1", "web", {"n": 1}, {"state": "created"})

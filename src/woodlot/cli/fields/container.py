@@ -78,6 +78,8 @@ def inspected() -> Fields[Container]:
 def show_status(one: Container) -> str:
     """``Up 2 minutes``, ``Exited (0) 3 hours ago``."""
     match one.state:
+        case state.Paused() as current:
+            return f"Up {_age(current.started_at)} (Paused)"
         case state.Running() as current:
             return f"Up {_age(current.started_at)}{_show_health(current.health)}"
         case state.Restarting() as current:
@@ -166,7 +168,7 @@ def _inspected_state(one: Container) -> dict[str, object]:
     fields: dict[str, object] = {
         "Status": _state(one),
         "Running": isinstance(current, state.Running),
-        "Paused": False,
+        "Paused": isinstance(current, state.Paused),
         "Restarting": isinstance(current, state.Restarting),
         "OOMKilled": ended is not None and ended.oom_killed,
         "Pid": current.vm_pid if isinstance(current, state.Running) else 0,

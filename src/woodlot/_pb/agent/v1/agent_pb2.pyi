@@ -370,6 +370,105 @@ class PlayChangesResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class StatsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StatsResponse(_message.Message):
+    __slots__ = ("time_nanos", "cpu_usage_usec", "memory_usage_bytes", "memory_limit_bytes", "network_rx_bytes", "network_tx_bytes", "block_read_bytes", "block_write_bytes", "processes")
+    TIME_NANOS_FIELD_NUMBER: _ClassVar[int]
+    CPU_USAGE_USEC_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_USAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_RX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_TX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_READ_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_WRITE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PROCESSES_FIELD_NUMBER: _ClassVar[int]
+    time_nanos: int
+    cpu_usage_usec: int
+    memory_usage_bytes: int
+    memory_limit_bytes: int
+    network_rx_bytes: int
+    network_tx_bytes: int
+    block_read_bytes: int
+    block_write_bytes: int
+    processes: int
+    def __init__(self, time_nanos: _Optional[int] = ..., cpu_usage_usec: _Optional[int] = ..., memory_usage_bytes: _Optional[int] = ..., memory_limit_bytes: _Optional[int] = ..., network_rx_bytes: _Optional[int] = ..., network_tx_bytes: _Optional[int] = ..., block_read_bytes: _Optional[int] = ..., block_write_bytes: _Optional[int] = ..., processes: _Optional[int] = ...) -> None: ...
+
+class ListProcessesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListProcessesResponse(_message.Message):
+    __slots__ = ("processes", "left_out")
+    class Process(_message.Message):
+        __slots__ = ("pid", "parent_pid", "group_id", "session_id", "uid", "user", "cpu_millis", "age_millis", "terminal", "state", "nice", "threads", "virtual_bytes", "resident_bytes", "name", "command")
+        PID_FIELD_NUMBER: _ClassVar[int]
+        PARENT_PID_FIELD_NUMBER: _ClassVar[int]
+        GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+        SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+        UID_FIELD_NUMBER: _ClassVar[int]
+        USER_FIELD_NUMBER: _ClassVar[int]
+        CPU_MILLIS_FIELD_NUMBER: _ClassVar[int]
+        AGE_MILLIS_FIELD_NUMBER: _ClassVar[int]
+        TERMINAL_FIELD_NUMBER: _ClassVar[int]
+        STATE_FIELD_NUMBER: _ClassVar[int]
+        NICE_FIELD_NUMBER: _ClassVar[int]
+        THREADS_FIELD_NUMBER: _ClassVar[int]
+        VIRTUAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+        RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        COMMAND_FIELD_NUMBER: _ClassVar[int]
+        pid: int
+        parent_pid: int
+        group_id: int
+        session_id: int
+        uid: int
+        user: str
+        cpu_millis: int
+        age_millis: int
+        terminal: int
+        state: str
+        nice: int
+        threads: int
+        virtual_bytes: int
+        resident_bytes: int
+        name: str
+        command: str
+        def __init__(self, pid: _Optional[int] = ..., parent_pid: _Optional[int] = ..., group_id: _Optional[int] = ..., session_id: _Optional[int] = ..., uid: _Optional[int] = ..., user: _Optional[str] = ..., cpu_millis: _Optional[int] = ..., age_millis: _Optional[int] = ..., terminal: _Optional[int] = ..., state: _Optional[str] = ..., nice: _Optional[int] = ..., threads: _Optional[int] = ..., virtual_bytes: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., name: _Optional[str] = ..., command: _Optional[str] = ...) -> None: ...
+    PROCESSES_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    processes: _containers.RepeatedCompositeFieldContainer[ListProcessesResponse.Process]
+    left_out: int
+    def __init__(self, processes: _Optional[_Iterable[_Union[ListProcessesResponse.Process, _Mapping]]] = ..., left_out: _Optional[int] = ...) -> None: ...
+
+class PauseRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class PauseResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class UnpauseRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class UnpauseResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class UpdateRequest(_message.Message):
+    __slots__ = ("resources",)
+    RESOURCES_FIELD_NUMBER: _ClassVar[int]
+    resources: Resources
+    def __init__(self, resources: _Optional[_Union[Resources, _Mapping]] = ...) -> None: ...
+
+class UpdateResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class ShutdownRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -89,6 +89,31 @@ class AgentStub(object):
                 request_serializer=agent_dot_v1_dot_agent__pb2.PlayChangesRequest.SerializeToString,
                 response_deserializer=agent_dot_v1_dot_agent__pb2.PlayChangesResponse.FromString,
                 _registered_method=True)
+        self.Stats = channel.unary_unary(
+                '/woodlot.agent.v1.Agent/Stats',
+                request_serializer=agent_dot_v1_dot_agent__pb2.StatsRequest.SerializeToString,
+                response_deserializer=agent_dot_v1_dot_agent__pb2.StatsResponse.FromString,
+                _registered_method=True)
+        self.ListProcesses = channel.unary_unary(
+                '/woodlot.agent.v1.Agent/ListProcesses',
+                request_serializer=agent_dot_v1_dot_agent__pb2.ListProcessesRequest.SerializeToString,
+                response_deserializer=agent_dot_v1_dot_agent__pb2.ListProcessesResponse.FromString,
+                _registered_method=True)
+        self.Pause = channel.unary_unary(
+                '/woodlot.agent.v1.Agent/Pause',
+                request_serializer=agent_dot_v1_dot_agent__pb2.PauseRequest.SerializeToString,
+                response_deserializer=agent_dot_v1_dot_agent__pb2.PauseResponse.FromString,
+                _registered_method=True)
+        self.Unpause = channel.unary_unary(
+                '/woodlot.agent.v1.Agent/Unpause',
+                request_serializer=agent_dot_v1_dot_agent__pb2.UnpauseRequest.SerializeToString,
+                response_deserializer=agent_dot_v1_dot_agent__pb2.UnpauseResponse.FromString,
+                _registered_method=True)
+        self.Update = channel.unary_unary(
+                '/woodlot.agent.v1.Agent/Update',
+                request_serializer=agent_dot_v1_dot_agent__pb2.UpdateRequest.SerializeToString,
+                response_deserializer=agent_dot_v1_dot_agent__pb2.UpdateResponse.FromString,
+                _registered_method=True)
         self.Shutdown = channel.unary_unary(
                 '/woodlot.agent.v1.Agent/Shutdown',
                 request_serializer=agent_dot_v1_dot_agent__pb2.ShutdownRequest.SerializeToString,
@@ -188,6 +213,41 @@ class AgentServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Stats(self, request, context):
+        """What the container has used since it was made, and uses now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProcesses(self, request, context):
+        """The container's processes, as they are numbered in it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pause(self, request, context):
+        """Lets the container's processes stand still until Unpause; both may be asked for again. Those that are killed
+        meanwhile end, other signals wait. DEADLINE_EXCEEDED when one cannot: it waits for a server on the host.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Unpause(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Update(self, request, context):
+        """Changes the container's limits; zeros leave them. FAILED_PRECONDITION when it uses more memory than it may have.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Shutdown(self, request, context):
         """Kills every container process, unmounts, syncs; the answer means all data has reached the disks. The host
         then ends the VM.
@@ -253,6 +313,31 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.PlayChanges,
                     request_deserializer=agent_dot_v1_dot_agent__pb2.PlayChangesRequest.FromString,
                     response_serializer=agent_dot_v1_dot_agent__pb2.PlayChangesResponse.SerializeToString,
+            ),
+            'Stats': grpc.unary_unary_rpc_method_handler(
+                    servicer.Stats,
+                    request_deserializer=agent_dot_v1_dot_agent__pb2.StatsRequest.FromString,
+                    response_serializer=agent_dot_v1_dot_agent__pb2.StatsResponse.SerializeToString,
+            ),
+            'ListProcesses': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProcesses,
+                    request_deserializer=agent_dot_v1_dot_agent__pb2.ListProcessesRequest.FromString,
+                    response_serializer=agent_dot_v1_dot_agent__pb2.ListProcessesResponse.SerializeToString,
+            ),
+            'Pause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pause,
+                    request_deserializer=agent_dot_v1_dot_agent__pb2.PauseRequest.FromString,
+                    response_serializer=agent_dot_v1_dot_agent__pb2.PauseResponse.SerializeToString,
+            ),
+            'Unpause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Unpause,
+                    request_deserializer=agent_dot_v1_dot_agent__pb2.UnpauseRequest.FromString,
+                    response_serializer=agent_dot_v1_dot_agent__pb2.UnpauseResponse.SerializeToString,
+            ),
+            'Update': grpc.unary_unary_rpc_method_handler(
+                    servicer.Update,
+                    request_deserializer=agent_dot_v1_dot_agent__pb2.UpdateRequest.FromString,
+                    response_serializer=agent_dot_v1_dot_agent__pb2.UpdateResponse.SerializeToString,
             ),
             'Shutdown': grpc.unary_unary_rpc_method_handler(
                     servicer.Shutdown,
@@ -557,6 +642,141 @@ class Agent(object):
             '/woodlot.agent.v1.Agent/PlayChanges',
             agent_dot_v1_dot_agent__pb2.PlayChangesRequest.SerializeToString,
             agent_dot_v1_dot_agent__pb2.PlayChangesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Stats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/woodlot.agent.v1.Agent/Stats',
+            agent_dot_v1_dot_agent__pb2.StatsRequest.SerializeToString,
+            agent_dot_v1_dot_agent__pb2.StatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProcesses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/woodlot.agent.v1.Agent/ListProcesses',
+            agent_dot_v1_dot_agent__pb2.ListProcessesRequest.SerializeToString,
+            agent_dot_v1_dot_agent__pb2.ListProcessesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/woodlot.agent.v1.Agent/Pause',
+            agent_dot_v1_dot_agent__pb2.PauseRequest.SerializeToString,
+            agent_dot_v1_dot_agent__pb2.PauseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Unpause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/woodlot.agent.v1.Agent/Unpause',
+            agent_dot_v1_dot_agent__pb2.UnpauseRequest.SerializeToString,
+            agent_dot_v1_dot_agent__pb2.UnpauseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Update(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/woodlot.agent.v1.Agent/Update',
+            agent_dot_v1_dot_agent__pb2.UpdateRequest.SerializeToString,
+            agent_dot_v1_dot_agent__pb2.UpdateResponse.FromString,
             options,
             channel_credentials,
             insecure,

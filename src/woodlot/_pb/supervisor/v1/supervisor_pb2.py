@@ -22,47 +22,66 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from woodlot._pb.agent.v1 import agent_pb2 as agent_dot_v1_dot_agent__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esupervisor/v1/supervisor.proto\x12\x15woodlot.supervisor.v1\"\x0e\n\x0cStartRequest\"\x0f\n\rStartResponse\"\xd0\x02\n\rAttachRequest\x12\x39\n\x04open\x18\x01 \x01(\x0b\x32).woodlot.supervisor.v1.AttachRequest.OpenH\x00\x12\x0f\n\x05stdin\x18\x02 \x01(\x0cH\x00\x12\x46\n\x0b\x63lose_stdin\x18\x03 \x01(\x0b\x32/.woodlot.supervisor.v1.AttachRequest.CloseStdinH\x00\x1a\x91\x01\n\x04Open\x12\r\n\x05start\x18\x01 \x01(\x08\x12\r\n\x05stdin\x18\x02 \x01(\x08\x12\x0c\n\x04rows\x18\x03 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x04 \x01(\r\x12\r\n\x05owner\x18\x05 \x01(\x08\x12\x30\n\x04\x65xec\x18\x06 \x01(\x0b\x32\".woodlot.supervisor.v1.ExecProcess\x12\x0b\n\x03log\x18\x07 \x01(\x08\x1a\x0c\n\nCloseStdinB\t\n\x07request\"n\n\x0b\x45xecProcess\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x61rgs\x18\x02 \x03(\t\x12\x0b\n\x03\x65nv\x18\x03 \x03(\t\x12\x0b\n\x03\x63wd\x18\x04 \x01(\t\x12\x0c\n\x04user\x18\x05 \x01(\t\x12\x0b\n\x03tty\x18\x06 \x01(\x08\x12\x10\n\x08\x64\x65tached\x18\x07 \x01(\x08\"\xf0\x01\n\x0e\x41ttachResponse\x12@\n\x07started\x18\x01 \x01(\x0b\x32-.woodlot.supervisor.v1.AttachResponse.StartedH\x00\x12\x10\n\x06stdout\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06stderr\x18\x03 \x01(\x0cH\x00\x12-\n\x06\x65xited\x18\x04 \x01(\x0b\x32\x1b.woodlot.supervisor.v1.ExitH\x00\x12\r\n\x03log\x18\x05 \x01(\x0cH\x00\x1a.\n\x07Started\x12\x11\n\tlog_inode\x18\x01 \x01(\x04\x12\x10\n\x08log_size\x18\x02 \x01(\x04\x42\n\n\x08response\"0\n\rSignalRequest\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0f\n\x07\x65xec_id\x18\x02 \x01(\t\"\x10\n\x0eSignalResponse\"?\n\rResizeRequest\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\r\x12\x0f\n\x07\x65xec_id\x18\x03 \x01(\t\"\x10\n\x0eResizeResponse\"A\n\x0bStopRequest\x12\x0e\n\x06signal\x18\x01 \x01(\r\x12\x0f\n\x07grace_s\x18\x02 \x01(\x01\x12\x11\n\tresumable\x18\x03 \x01(\x08\"9\n\x0cStopResponse\x12)\n\x04\x65xit\x18\x01 \x01(\x0b\x32\x1b.woodlot.supervisor.v1.Exit\"\r\n\x0bWaitRequest\"H\n\x04\x45xit\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0e\n\x06signal\x18\x02 \x01(\r\x12\x12\n\noom_killed\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t2\xdc\x04\n\nSupervisor\x12R\n\x05Start\x12#.woodlot.supervisor.v1.StartRequest\x1a$.woodlot.supervisor.v1.StartResponse\x12Y\n\x06\x41ttach\x12$.woodlot.supervisor.v1.AttachRequest\x1a%.woodlot.supervisor.v1.AttachResponse(\x01\x30\x01\x12W\n\x04\x45xec\x12$.woodlot.supervisor.v1.AttachRequest\x1a%.woodlot.supervisor.v1.AttachResponse(\x01\x30\x01\x12U\n\x06Signal\x12$.woodlot.supervisor.v1.SignalRequest\x1a%.woodlot.supervisor.v1.SignalResponse\x12U\n\x06Resize\x12$.woodlot.supervisor.v1.ResizeRequest\x1a%.woodlot.supervisor.v1.ResizeResponse\x12O\n\x04Stop\x12\".woodlot.supervisor.v1.StopRequest\x1a#.woodlot.supervisor.v1.StopResponse\x12G\n\x04Wait\x12\".woodlot.supervisor.v1.WaitRequest\x1a\x1b.woodlot.supervisor.v1.Exitb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esupervisor/v1/supervisor.proto\x12\x15woodlot.supervisor.v1\x1a\x14\x61gent/v1/agent.proto\"\x0e\n\x0cStartRequest\"\x0f\n\rStartResponse\"\xd0\x02\n\rAttachRequest\x12\x39\n\x04open\x18\x01 \x01(\x0b\x32).woodlot.supervisor.v1.AttachRequest.OpenH\x00\x12\x0f\n\x05stdin\x18\x02 \x01(\x0cH\x00\x12\x46\n\x0b\x63lose_stdin\x18\x03 \x01(\x0b\x32/.woodlot.supervisor.v1.AttachRequest.CloseStdinH\x00\x1a\x91\x01\n\x04Open\x12\r\n\x05start\x18\x01 \x01(\x08\x12\r\n\x05stdin\x18\x02 \x01(\x08\x12\x0c\n\x04rows\x18\x03 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x04 \x01(\r\x12\r\n\x05owner\x18\x05 \x01(\x08\x12\x30\n\x04\x65xec\x18\x06 \x01(\x0b\x32\".woodlot.supervisor.v1.ExecProcess\x12\x0b\n\x03log\x18\x07 \x01(\x08\x1a\x0c\n\nCloseStdinB\t\n\x07request\"n\n\x0b\x45xecProcess\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x61rgs\x18\x02 \x03(\t\x12\x0b\n\x03\x65nv\x18\x03 \x03(\t\x12\x0b\n\x03\x63wd\x18\x04 \x01(\t\x12\x0c\n\x04user\x18\x05 \x01(\t\x12\x0b\n\x03tty\x18\x06 \x01(\x08\x12\x10\n\x08\x64\x65tached\x18\x07 \x01(\x08\"\xf0\x01\n\x0e\x41ttachResponse\x12@\n\x07started\x18\x01 \x01(\x0b\x32-.woodlot.supervisor.v1.AttachResponse.StartedH\x00\x12\x10\n\x06stdout\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06stderr\x18\x03 \x01(\x0cH\x00\x12-\n\x06\x65xited\x18\x04 \x01(\x0b\x32\x1b.woodlot.supervisor.v1.ExitH\x00\x12\r\n\x03log\x18\x05 \x01(\x0cH\x00\x1a.\n\x07Started\x12\x11\n\tlog_inode\x18\x01 \x01(\x04\x12\x10\n\x08log_size\x18\x02 \x01(\x04\x42\n\n\x08response\"0\n\rSignalRequest\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0f\n\x07\x65xec_id\x18\x02 \x01(\t\"\x10\n\x0eSignalResponse\"?\n\rResizeRequest\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\r\x12\x0f\n\x07\x65xec_id\x18\x03 \x01(\t\"\x10\n\x0eResizeResponse\"A\n\x0bStopRequest\x12\x0e\n\x06signal\x18\x01 \x01(\r\x12\x0f\n\x07grace_s\x18\x02 \x01(\x01\x12\x11\n\tresumable\x18\x03 \x01(\x08\"9\n\x0cStopResponse\x12)\n\x04\x65xit\x18\x01 \x01(\x0b\x32\x1b.woodlot.supervisor.v1.Exit\"\x0e\n\x0cStatsRequest\"Z\n\rStatsResponse\x12.\n\x05guest\x18\x01 \x01(\x0b\x32\x1f.woodlot.agent.v1.StatsResponse\x12\x19\n\x11host_memory_bytes\x18\x02 \x01(\x04\"\x0c\n\nTopRequest\"\x0e\n\x0cPauseRequest\"\x0f\n\rPauseResponse\"\x10\n\x0eUnpauseRequest\"\x11\n\x0fUnpauseResponse\"y\n\rUpdateRequest\x12\x11\n\x04\x63pus\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0cmemory_bytes\x18\x02 \x01(\x04H\x01\x88\x01\x01\x12\x14\n\x07restart\x18\x03 \x01(\tH\x02\x88\x01\x01\x42\x07\n\x05_cpusB\x0f\n\r_memory_bytesB\n\n\x08_restart\"\x10\n\x0eUpdateResponse\"\r\n\x0bWaitRequest\"H\n\x04\x45xit\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0e\n\x06signal\x18\x02 \x01(\r\x12\x12\n\noom_killed\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t2\x88\x08\n\nSupervisor\x12R\n\x05Start\x12#.woodlot.supervisor.v1.StartRequest\x1a$.woodlot.supervisor.v1.StartResponse\x12Y\n\x06\x41ttach\x12$.woodlot.supervisor.v1.AttachRequest\x1a%.woodlot.supervisor.v1.AttachResponse(\x01\x30\x01\x12W\n\x04\x45xec\x12$.woodlot.supervisor.v1.AttachRequest\x1a%.woodlot.supervisor.v1.AttachResponse(\x01\x30\x01\x12U\n\x06Signal\x12$.woodlot.supervisor.v1.SignalRequest\x1a%.woodlot.supervisor.v1.SignalResponse\x12U\n\x06Resize\x12$.woodlot.supervisor.v1.ResizeRequest\x1a%.woodlot.supervisor.v1.ResizeResponse\x12O\n\x04Stop\x12\".woodlot.supervisor.v1.StopRequest\x1a#.woodlot.supervisor.v1.StopResponse\x12R\n\x05Stats\x12#.woodlot.supervisor.v1.StatsRequest\x1a$.woodlot.supervisor.v1.StatsResponse\x12Q\n\x03Top\x12!.woodlot.supervisor.v1.TopRequest\x1a\'.woodlot.agent.v1.ListProcessesResponse\x12R\n\x05Pause\x12#.woodlot.supervisor.v1.PauseRequest\x1a$.woodlot.supervisor.v1.PauseResponse\x12X\n\x07Unpause\x12%.woodlot.supervisor.v1.UnpauseRequest\x1a&.woodlot.supervisor.v1.UnpauseResponse\x12U\n\x06Update\x12$.woodlot.supervisor.v1.UpdateRequest\x1a%.woodlot.supervisor.v1.UpdateResponse\x12G\n\x04Wait\x12\".woodlot.supervisor.v1.WaitRequest\x1a\x1b.woodlot.supervisor.v1.Exitb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'supervisor.v1.supervisor_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STARTREQUEST']._serialized_start=57
-  _globals['_STARTREQUEST']._serialized_end=71
-  _globals['_STARTRESPONSE']._serialized_start=73
-  _globals['_STARTRESPONSE']._serialized_end=88
-  _globals['_ATTACHREQUEST']._serialized_start=91
-  _globals['_ATTACHREQUEST']._serialized_end=427
-  _globals['_ATTACHREQUEST_OPEN']._serialized_start=257
-  _globals['_ATTACHREQUEST_OPEN']._serialized_end=402
-  _globals['_ATTACHREQUEST_CLOSESTDIN']._serialized_start=404
-  _globals['_ATTACHREQUEST_CLOSESTDIN']._serialized_end=416
-  _globals['_EXECPROCESS']._serialized_start=429
-  _globals['_EXECPROCESS']._serialized_end=539
-  _globals['_ATTACHRESPONSE']._serialized_start=542
-  _globals['_ATTACHRESPONSE']._serialized_end=782
-  _globals['_ATTACHRESPONSE_STARTED']._serialized_start=724
-  _globals['_ATTACHRESPONSE_STARTED']._serialized_end=770
-  _globals['_SIGNALREQUEST']._serialized_start=784
-  _globals['_SIGNALREQUEST']._serialized_end=832
-  _globals['_SIGNALRESPONSE']._serialized_start=834
-  _globals['_SIGNALRESPONSE']._serialized_end=850
-  _globals['_RESIZEREQUEST']._serialized_start=852
-  _globals['_RESIZEREQUEST']._serialized_end=915
-  _globals['_RESIZERESPONSE']._serialized_start=917
-  _globals['_RESIZERESPONSE']._serialized_end=933
-  _globals['_STOPREQUEST']._serialized_start=935
-  _globals['_STOPREQUEST']._serialized_end=1000
-  _globals['_STOPRESPONSE']._serialized_start=1002
-  _globals['_STOPRESPONSE']._serialized_end=1059
-  _globals['_WAITREQUEST']._serialized_start=1061
-  _globals['_WAITREQUEST']._serialized_end=1074
-  _globals['_EXIT']._serialized_start=1076
-  _globals['_EXIT']._serialized_end=1148
-  _globals['_SUPERVISOR']._serialized_start=1151
-  _globals['_SUPERVISOR']._serialized_end=1755
+  _globals['_STARTREQUEST']._serialized_start=79
+  _globals['_STARTREQUEST']._serialized_end=93
+  _globals['_STARTRESPONSE']._serialized_start=95
+  _globals['_STARTRESPONSE']._serialized_end=110
+  _globals['_ATTACHREQUEST']._serialized_start=113
+  _globals['_ATTACHREQUEST']._serialized_end=449
+  _globals['_ATTACHREQUEST_OPEN']._serialized_start=279
+  _globals['_ATTACHREQUEST_OPEN']._serialized_end=424
+  _globals['_ATTACHREQUEST_CLOSESTDIN']._serialized_start=426
+  _globals['_ATTACHREQUEST_CLOSESTDIN']._serialized_end=438
+  _globals['_EXECPROCESS']._serialized_start=451
+  _globals['_EXECPROCESS']._serialized_end=561
+  _globals['_ATTACHRESPONSE']._serialized_start=564
+  _globals['_ATTACHRESPONSE']._serialized_end=804
+  _globals['_ATTACHRESPONSE_STARTED']._serialized_start=746
+  _globals['_ATTACHRESPONSE_STARTED']._serialized_end=792
+  _globals['_SIGNALREQUEST']._serialized_start=806
+  _globals['_SIGNALREQUEST']._serialized_end=854
+  _globals['_SIGNALRESPONSE']._serialized_start=856
+  _globals['_SIGNALRESPONSE']._serialized_end=872
+  _globals['_RESIZEREQUEST']._serialized_start=874
+  _globals['_RESIZEREQUEST']._serialized_end=937
+  _globals['_RESIZERESPONSE']._serialized_start=939
+  _globals['_RESIZERESPONSE']._serialized_end=955
+  _globals['_STOPREQUEST']._serialized_start=957
+  _globals['_STOPREQUEST']._serialized_end=1022
+  _globals['_STOPRESPONSE']._serialized_start=1024
+  _globals['_STOPRESPONSE']._serialized_end=1081
+  _globals['_STATSREQUEST']._serialized_start=1083
+  _globals['_STATSREQUEST']._serialized_end=1097
+  _globals['_STATSRESPONSE']._serialized_start=1099
+  _globals['_STATSRESPONSE']._serialized_end=1189
+  _globals['_TOPREQUEST']._serialized_start=1191
+  _globals['_TOPREQUEST']._serialized_end=1203
+  _globals['_PAUSEREQUEST']._serialized_start=1205
+  _globals['_PAUSEREQUEST']._serialized_end=1219
+  _globals['_PAUSERESPONSE']._serialized_start=1221
+  _globals['_PAUSERESPONSE']._serialized_end=1236
+  _globals['_UNPAUSEREQUEST']._serialized_start=1238
+  _globals['_UNPAUSEREQUEST']._serialized_end=1254
+  _globals['_UNPAUSERESPONSE']._serialized_start=1256
+  _globals['_UNPAUSERESPONSE']._serialized_end=1273
+  _globals['_UPDATEREQUEST']._serialized_start=1275
+  _globals['_UPDATEREQUEST']._serialized_end=1396
+  _globals['_UPDATERESPONSE']._serialized_start=1398
+  _globals['_UPDATERESPONSE']._serialized_end=1414
+  _globals['_WAITREQUEST']._serialized_start=1416
+  _globals['_WAITREQUEST']._serialized_end=1429
+  _globals['_EXIT']._serialized_start=1431
+  _globals['_EXIT']._serialized_end=1503
+  _globals['_SUPERVISOR']._serialized_start=1506
+  _globals['_SUPERVISOR']._serialized_end=2538
 # @@protoc_insertion_point(module_scope)

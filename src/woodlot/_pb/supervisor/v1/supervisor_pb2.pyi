@@ -1,3 +1,4 @@
+from woodlot._pb.agent.v1 import agent_pb2 as _agent_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -124,6 +125,52 @@ class StopResponse(_message.Message):
     EXIT_FIELD_NUMBER: _ClassVar[int]
     exit: Exit
     def __init__(self, exit: _Optional[_Union[Exit, _Mapping]] = ...) -> None: ...
+
+class StatsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StatsResponse(_message.Message):
+    __slots__ = ("guest", "host_memory_bytes")
+    GUEST_FIELD_NUMBER: _ClassVar[int]
+    HOST_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    guest: _agent_pb2.StatsResponse
+    host_memory_bytes: int
+    def __init__(self, guest: _Optional[_Union[_agent_pb2.StatsResponse, _Mapping]] = ..., host_memory_bytes: _Optional[int] = ...) -> None: ...
+
+class TopRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class PauseRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class PauseResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class UnpauseRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class UnpauseResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class UpdateRequest(_message.Message):
+    __slots__ = ("cpus", "memory_bytes", "restart")
+    CPUS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RESTART_FIELD_NUMBER: _ClassVar[int]
+    cpus: float
+    memory_bytes: int
+    restart: str
+    def __init__(self, cpus: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., restart: _Optional[str] = ...) -> None: ...
+
+class UpdateResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class WaitRequest(_message.Message):
     __slots__ = ()

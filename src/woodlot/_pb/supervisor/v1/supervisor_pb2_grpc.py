@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from woodlot._pb.agent.v1 import agent_pb2 as agent_dot_v1_dot_agent__pb2
 from woodlot._pb.supervisor.v1 import supervisor_pb2 as supervisor_dot_v1_dot_supervisor__pb2
 
 GRPC_GENERATED_VERSION = '1.74.0'
@@ -64,6 +65,31 @@ class SupervisorStub(object):
                 request_serializer=supervisor_dot_v1_dot_supervisor__pb2.StopRequest.SerializeToString,
                 response_deserializer=supervisor_dot_v1_dot_supervisor__pb2.StopResponse.FromString,
                 _registered_method=True)
+        self.Stats = channel.unary_unary(
+                '/woodlot.supervisor.v1.Supervisor/Stats',
+                request_serializer=supervisor_dot_v1_dot_supervisor__pb2.StatsRequest.SerializeToString,
+                response_deserializer=supervisor_dot_v1_dot_supervisor__pb2.StatsResponse.FromString,
+                _registered_method=True)
+        self.Top = channel.unary_unary(
+                '/woodlot.supervisor.v1.Supervisor/Top',
+                request_serializer=supervisor_dot_v1_dot_supervisor__pb2.TopRequest.SerializeToString,
+                response_deserializer=agent_dot_v1_dot_agent__pb2.ListProcessesResponse.FromString,
+                _registered_method=True)
+        self.Pause = channel.unary_unary(
+                '/woodlot.supervisor.v1.Supervisor/Pause',
+                request_serializer=supervisor_dot_v1_dot_supervisor__pb2.PauseRequest.SerializeToString,
+                response_deserializer=supervisor_dot_v1_dot_supervisor__pb2.PauseResponse.FromString,
+                _registered_method=True)
+        self.Unpause = channel.unary_unary(
+                '/woodlot.supervisor.v1.Supervisor/Unpause',
+                request_serializer=supervisor_dot_v1_dot_supervisor__pb2.UnpauseRequest.SerializeToString,
+                response_deserializer=supervisor_dot_v1_dot_supervisor__pb2.UnpauseResponse.FromString,
+                _registered_method=True)
+        self.Update = channel.unary_unary(
+                '/woodlot.supervisor.v1.Supervisor/Update',
+                request_serializer=supervisor_dot_v1_dot_supervisor__pb2.UpdateRequest.SerializeToString,
+                response_deserializer=supervisor_dot_v1_dot_supervisor__pb2.UpdateResponse.FromString,
+                _registered_method=True)
         self.Wait = channel.unary_unary(
                 '/woodlot.supervisor.v1.Supervisor/Wait',
                 request_serializer=supervisor_dot_v1_dot_supervisor__pb2.WaitRequest.SerializeToString,
@@ -119,6 +145,40 @@ class SupervisorServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Stats(self, request, context):
+        """What the container uses.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Top(self, request, context):
+        """The container's processes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pause(self, request, context):
+        """Lets the container's processes stand still, and go on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Unpause(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Update(self, request, context):
+        """Changes what was asked for when the container was made, at once and for its next starts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Wait(self, request, context):
         """Answers when the container has ended.
         """
@@ -158,6 +218,31 @@ def add_SupervisorServicer_to_server(servicer, server):
                     servicer.Stop,
                     request_deserializer=supervisor_dot_v1_dot_supervisor__pb2.StopRequest.FromString,
                     response_serializer=supervisor_dot_v1_dot_supervisor__pb2.StopResponse.SerializeToString,
+            ),
+            'Stats': grpc.unary_unary_rpc_method_handler(
+                    servicer.Stats,
+                    request_deserializer=supervisor_dot_v1_dot_supervisor__pb2.StatsRequest.FromString,
+                    response_serializer=supervisor_dot_v1_dot_supervisor__pb2.StatsResponse.SerializeToString,
+            ),
+            'Top': grpc.unary_unary_rpc_method_handler(
+                    servicer.Top,
+                    request_deserializer=supervisor_dot_v1_dot_supervisor__pb2.TopRequest.FromString,
+                    response_serializer=agent_dot_v1_dot_agent__pb2.ListProcessesResponse.SerializeToString,
+            ),
+            'Pause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pause,
+                    request_deserializer=supervisor_dot_v1_dot_supervisor__pb2.PauseRequest.FromString,
+                    response_serializer=supervisor_dot_v1_dot_supervisor__pb2.PauseResponse.SerializeToString,
+            ),
+            'Unpause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Unpause,
+                    request_deserializer=supervisor_dot_v1_dot_supervisor__pb2.UnpauseRequest.FromString,
+                    response_serializer=supervisor_dot_v1_dot_supervisor__pb2.UnpauseResponse.SerializeToString,
+            ),
+            'Update': grpc.unary_unary_rpc_method_handler(
+                    servicer.Update,
+                    request_deserializer=supervisor_dot_v1_dot_supervisor__pb2.UpdateRequest.FromString,
+                    response_serializer=supervisor_dot_v1_dot_supervisor__pb2.UpdateResponse.SerializeToString,
             ),
             'Wait': grpc.unary_unary_rpc_method_handler(
                     servicer.Wait,
@@ -327,6 +412,141 @@ class Supervisor(object):
             '/woodlot.supervisor.v1.Supervisor/Stop',
             supervisor_dot_v1_dot_supervisor__pb2.StopRequest.SerializeToString,
             supervisor_dot_v1_dot_supervisor__pb2.StopResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Stats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/woodlot.supervisor.v1.Supervisor/Stats',
+            supervisor_dot_v1_dot_supervisor__pb2.StatsRequest.SerializeToString,
+            supervisor_dot_v1_dot_supervisor__pb2.StatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Top(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/woodlot.supervisor.v1.Supervisor/Top',
+            supervisor_dot_v1_dot_supervisor__pb2.TopRequest.SerializeToString,
+            agent_dot_v1_dot_agent__pb2.ListProcessesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/woodlot.supervisor.v1.Supervisor/Pause',
+            supervisor_dot_v1_dot_supervisor__pb2.PauseRequest.SerializeToString,
+            supervisor_dot_v1_dot_supervisor__pb2.PauseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Unpause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/woodlot.supervisor.v1.Supervisor/Unpause',
+            supervisor_dot_v1_dot_supervisor__pb2.UnpauseRequest.SerializeToString,
+            supervisor_dot_v1_dot_supervisor__pb2.UnpauseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Update(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/woodlot.supervisor.v1.Supervisor/Update',
+            supervisor_dot_v1_dot_supervisor__pb2.UpdateRequest.SerializeToString,
+            supervisor_dot_v1_dot_supervisor__pb2.UpdateResponse.FromString,
             options,
             channel_credentials,
             insecure,

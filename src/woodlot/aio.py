@@ -14,19 +14,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from woodlot.container import begin, copy, lifecycle, state
+from woodlot.container import begin, copy, disk_usage, lifecycle, prune, selection, state
 from woodlot.container.client import Attachment, Supervised
 from woodlot.container.create import Request
+from woodlot.container.disk_usage import DiskUsage
 from woodlot.container.files import Change, ChangeKind, Files, reach
 from woodlot.container.lifeline import wait_ready
 from woodlot.container.logs import LogReader
+from woodlot.container.prune import Pruned
 from woodlot.container.session import End
 from woodlot.container.spec import ContainerSpec, ExecSpec
 from woodlot.container.update import build_update, update
 from woodlot.container.usage import RunningProcess, Stats
 from woodlot.errors import ConfigError, LimitError, TimeLimitError, WoodlotError
+from woodlot.filters import Given
 from woodlot.guest.client import Output
-from woodlot.image.image import Image, LocalImage, list_images
+from woodlot.image import selection as image_selection
+from woodlot.image.image import Image, LocalImage
 from woodlot.oci.platform import parse_platform
 from woodlot.paths import find_paths
 from woodlot.store.store import Store
@@ -467,9 +471,23 @@ class Client:
         """
         return Container(self._store, lifecycle.find(self._store, key).spec)
 
-    def containers(self) -> list[Container]:
-        """All containers, oldest first."""
-        return [Container(self._store, found.spec) for found in lifecycle.find_all(self._store)]
+    def containers(
+        self,
+        *,
+        all: bool = True,  # noqa: A002 - as Docker's library calls it
+        filters: Given | None = None,
+    ) -> list[Container]:
+        """The containers that meet all conditions, oldest first.
+
+        Args:
+            all: Those that do not run, too.
+            filters: As ``container list --filter``: ``{"status": "running", "label": ["tier=front", "env"]}``.
+
+        Raises:
+            ConfigError: A condition is none.
+        """
+        found = selection.select(self._store, everything=all, given=filters)
+        return [Container(self._store, one.spec) for one in found]
 
     async def pull(
         self, image: str, *, platform: str | None = None, progress: "Progress | None" = None
@@ -489,9 +507,37 @@ class Client:
         wanted = parse_platform(platform) if platform else None
         return await pull(self._store, image, platform=wanted, progress=progress)
 
-    def images(self) -> list[LocalImage]:
-        """The images that are here."""
-        return list_images(self._store)
+    def images(self, *, filters: Given | None = None) -> list[LocalImage]:
+        """The images that are here and meet all conditions, by name.
+
+        Args:
+            filters: As ``container image list --filter``.
+
+        Raises:
+            ConfigError: A condition is none.
+        """
+        return image_selection.select(self._store, filters)
+
+    def df(self) -> DiskUsage:
+        """What everything takes on the disk, and what of it nothing needs."""
+        return disk_usage.measure(self._store)
+
+    async def prune(
+        self, *, filters: Given | None = None, images: bool = False, volumes: bool = False
+    ) -> Pruned:
+        """Remove what nothing uses: containers that do not run, networks, what is left of images, old templates.
+
+        Args:
+            filters: As ``container system prune --filter``.
+            images: Images that no container uses, too.
+            volumes: Anonymous volumes that no container uses, too.
+
+        Raises:
+            ConfigError: A condition is none.
+        """
+        return await prune.prune_everything(
+            self._store, filters, every_image=images, volumes=volumes
+        )
 
 
 async def _feed(attachment: Attachment, data: bytes) -> None:
@@ -527,8 +573,10 @@ __all__ = [
     "ChangeKind",
     "Client",
     "Container",
+    "DiskUsage",
     "End",
     "Output",
+    "Pruned",
     "Result",
     "RunningProcess",
     "Stats",

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from woodlot import aio
 from woodlot.aio import MAX_OUTPUT_BYTES, STOP_GRACE_S, Result
 from woodlot.container import state
+from woodlot.container.disk_usage import DiskUsage
 from woodlot.container.files import Change
+from woodlot.container.prune import Pruned
 from woodlot.container.spec import ContainerSpec
 from woodlot.container.usage import RunningProcess, Stats
+from woodlot.filters import Given
 from woodlot.image.image import Image, LocalImage
 
 if TYPE_CHECKING:
@@ -242,11 +245,16 @@ class Client:
 
         return Container(self._loop, self._loop.run(ask()))
 
-    def containers(self) -> list[Container]:
-        """All containers, oldest first."""
+    def containers(
+        self,
+        *,
+        all: bool = True,  # noqa: A002 - as Docker's library calls it
+        filters: Given | None = None,
+    ) -> list[Container]:
+        """The containers that meet all conditions, oldest first; see `woodlot.aio.Client.containers`."""
 
         async def ask() -> list[aio.Container]:
-            return self._inner.containers()
+            return self._inner.containers(all=all, filters=filters)
 
         return [Container(self._loop, inner) for inner in self._loop.run(ask())]
 
@@ -256,13 +264,27 @@ class Client:
         """Fetch an image and make it ready to run; see `woodlot.aio.Client.pull`."""
         return self._loop.run(self._inner.pull(image, platform=platform, progress=progress))
 
-    def images(self) -> list[LocalImage]:
-        """The images that are here."""
+    def images(self, *, filters: Given | None = None) -> list[LocalImage]:
+        """The images that are here and meet all conditions; see `woodlot.aio.Client.images`."""
 
         async def ask() -> list[LocalImage]:
-            return self._inner.images()
+            return self._inner.images(filters=filters)
 
         return self._loop.run(ask())
+
+    def df(self) -> DiskUsage:
+        """What everything takes on the disk, and what of it nothing needs."""
+
+        async def ask() -> DiskUsage:
+            return self._inner.df()
+
+        return self._loop.run(ask())
+
+    def prune(
+        self, *, filters: Given | None = None, images: bool = False, volumes: bool = False
+    ) -> Pruned:
+        """Remove what nothing uses; see `woodlot.aio.Client.prune`."""
+        return self._loop.run(self._inner.prune(filters=filters, images=images, volumes=volumes))
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -108,6 +109,17 @@ def test_create_rename_and_prune(container: Cli, busybox: str) -> None:
     assert [one["name"] for one in json.loads(container.ok("list", "-a", "--format", "json"))] == [
         "stays"
     ]
+    listed = container.ok("ps", "-s", "-f", "status=running", "--format", "{{.Names}} {{.Status}}")
+    assert re.fullmatch(r"stays Up .*\n", listed)
+    address = container.ok("exec", "stays", "hostname", "-i")
+    assert container.ok("inspect", "stays", "-f", "{{.NetworkSettings.IPAddress}}") == address
+    image = container.ok("image", "inspect", busybox, "-f", "{{slice .Id 7 19}}").strip()
+    container.ok("create", "--name", "by-id", image)
+    names = container.ok("ps", "-a", "-f", f"ancestor={image}", "--format", "{{.Names}}")
+    assert names.split() == ["stays", "by-id"]
+    used = json.loads(container.ok("system", "df", "--format", "json"))
+    assert (used["containers"]["total"], used["containers"]["active"]) == (2, 1)
+    assert used["containers"]["reclaimable"] < used["containers"]["sizeInBytes"]
 
 
 def test_a_follower_sees_every_line(container: Cli, busybox: str) -> None:

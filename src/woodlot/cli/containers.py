@@ -10,9 +10,10 @@ import click
 from woodlot.cli import completion
 from woodlot.cli.listing import Form, View, inspect_option, list_options, show, show_inspected
 from woodlot.cli.output import raise_all
-from woodlot.container.selection import KEYS
+from woodlot.cli.pruning import print_reclaimed, prune_options
+from woodlot.container.selection import KEYS, PRUNE_KEYS
 from woodlot.errors import WoodlotError
-from woodlot.units import MIB, format_size, format_time
+from woodlot.units import MIB, format_time
 
 if TYPE_CHECKING:
     from woodlot.cli.app import App
@@ -113,28 +114,16 @@ def delete(app: "App", containers: Sequence[str], *, everything: bool, force: bo
 
 
 @click.command()
+@prune_options(*PRUNE_KEYS, what="all containers that do not run, and what they wrote")
 @click.pass_obj
-def prune(app: "App") -> None:
+def prune(app: "App", *, conditions: Mapping[str, Sequence[str]]) -> None:
     """Delete all containers that do not run, and what they wrote."""
-    from woodlot.container import lifecycle
-    from woodlot.store.disk import used_bytes
+    from woodlot.container.prune import prune_containers
 
-    failures: list[WoodlotError] = []
-    freed = 0
-    for found in lifecycle.find_all(app.store):
-        if found.is_live:
-            continue
-        size = used_bytes(app.paths.container(found.spec.id))
-        try:
-            lifecycle.delete(app.store, found)
-        except WoodlotError as error:
-            # Started, removed or copied from meanwhile.
-            failures.append(error)
-        else:
-            print(found.spec.id)
-            freed += size
-    click.echo(f"Reclaimed {format_size(freed)}", err=True)
-    raise_all(failures)
+    pruned = prune_containers(app.store, conditions)
+    for container_id in pruned.containers:
+        print(container_id)
+    print_reclaimed(pruned)
 
 
 async def _delete_all(

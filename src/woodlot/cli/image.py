@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -13,8 +13,9 @@ from woodlot.cli.groups import Group
 from woodlot.cli.listing import Form, View, inspect_option, list_options, show, show_inspected
 from woodlot.cli.output import print_table
 from woodlot.cli.progress import KINDS, make_progress
+from woodlot.cli.pruning import print_reclaimed, prune_options
 from woodlot.errors import ErrorCode, WoodlotError
-from woodlot.image.selection import KEYS
+from woodlot.image.selection import KEYS, PRUNE_KEYS
 from woodlot.units import format_size, format_time
 
 if TYPE_CHECKING:
@@ -222,12 +223,28 @@ def delete_command(
         )
 
 
+@click.command("prune")
+@click.option("-a", "--all", "every", is_flag=True, help="All images that no container uses.")
+@prune_options(*PRUNE_KEYS, what="what no image and no container needs")
+@click.pass_obj
+def prune_command(
+    context: Context, *, every: bool, conditions: Mapping[str, Sequence[str]]
+) -> None:
+    """Free the space that no image and no container needs."""
+    from woodlot.container.prune import prune_images
+
+    pruned = prune_images(context.store, conditions, every=every)
+    for name in pruned.images:
+        click.echo(name)
+    print_reclaimed(pruned)
+
+
 @click.group(cls=Group)
 def image() -> None:
     """Manage images."""
 
 
-for _command in (pull, list_command, inspect_command, delete_command):
+for _command in (pull, list_command, inspect_command, delete_command, prune_command):
     image.add_command(_command)
 
 # Registered by the app: `image` also as `i`, and these at the top level.

@@ -1,7 +1,7 @@
 """The group ``container network``, and ``container port``."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -10,8 +10,9 @@ from woodlot.cli import completion
 from woodlot.cli.groups import Group
 from woodlot.cli.listing import Form, View, inspect_option, list_options, show, show_inspected
 from woodlot.cli.output import raise_all
+from woodlot.cli.pruning import prune_options
 from woodlot.errors import ConfigError, NotFoundError, StateError, WoodlotError
-from woodlot.network.selection import KEYS
+from woodlot.network.selection import KEYS, PRUNE_KEYS
 from woodlot.units import format_time
 
 if TYPE_CHECKING:
@@ -135,12 +136,13 @@ def inspect(app: "App", names: Sequence[str], *, style: "str | Custom | None") -
 @click.pass_obj
 def delete_command(app: "App", names: Sequence[str]) -> None:
     """Delete networks to which no container is attached (rm)."""
+    from woodlot.network import remove
     from woodlot.network.network import find
 
     failures: list[WoodlotError] = []
     for name in dict.fromkeys(names):
         try:
-            asyncio.run(_delete(app, find(app.store, name)))
+            asyncio.run(remove.delete(app.store, find(app.store, name)))
         except WoodlotError as error:
             failures.append(error)
         else:
@@ -149,18 +151,14 @@ def delete_command(app: "App", names: Sequence[str]) -> None:
 
 
 @network.command()
+@prune_options(*PRUNE_KEYS, what="all networks that no container names")
 @click.pass_obj
-def prune(app: "App") -> None:
+def prune(app: "App", *, conditions: Mapping[str, Sequence[str]]) -> None:
     """Delete the networks that no container names, running or stopped."""
-    from woodlot.container.lifecycle import find_all
-    from woodlot.network.network import DEFAULT
-    from woodlot.network.network import find_all as find_networks
+    from woodlot.container.prune import prune_networks
 
-    used = {wanted.network for one in find_all(app.store) for wanted in one.spec.networks}
-    for one in find_networks(app.store):
-        if one.name != DEFAULT and one.name not in used:
-            asyncio.run(_delete(app, one))
-            print(one.name)
+    for name in asyncio.run(prune_networks(app.store, conditions)).networks:
+        print(name)
 
 
 @click.command()
@@ -193,29 +191,6 @@ def port(app: "App", container: str, *, wanted: str | None) -> None:
     for one in ports:
         lead = "" if wanted else f"{one['container_port']}/{one['protocol']} -> "
         print(f"{lead}{show_address(one)}")
-
-
-async def _delete(app: "App", found: "Network") -> None:
-    import shutil
-
-    from woodlot.network import switch
-    from woodlot.network.network import DEFAULT
-
-    if found.name == DEFAULT:
-        raise ConfigError("the network default cannot be deleted")
-    async with switch.locked(app.paths, found):
-        members = await switch.members(app.paths, found)
-        if members:
-            names = ", ".join(sorted(member.names[0] for member in members))
-            raise StateError(
-                f"network {found.name} is in use by {names}",
-                hint="stop what is attached to it first",
-            )
-        app.store.networks.delete(found.id)
-        # Left by a switch that was killed.
-        app.paths.switch_socket(found.id).unlink(missing_ok=True)
-    # A switch that has not left yet ends without its lock's directory, too.
-    shutil.rmtree(app.paths.network(found.id), ignore_errors=True)
 
 
 def _members(app: "App", found: "Network") -> list[dict[str, object]]:

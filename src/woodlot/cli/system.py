@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import click
 
+from woodlot.cli.df import df
 from woodlot.cli.groups import Group
 from woodlot.cli.listing import Form, View, format_option, list_options, show, show_one
 from woodlot.cli.output import print_table
 from woodlot.cli.progress import KINDS, make_progress
+from woodlot.cli.pruning import system_prune
 from woodlot.cli.resume import disable, enable, resume, stop
 from woodlot.cli.settings import properties
 from woodlot.cli.template import template, warm
@@ -81,7 +83,9 @@ def version(*, style: "str | Custom") -> None:
     _show(fields, style, header=("COMPONENT", "VERSION"))
 
 
+system.add_command(df)
 system.add_command(properties)
+system.add_command(system_prune)
 system.add_command(template)
 system.add_command(warm)
 for _command in (resume, stop, enable, disable):

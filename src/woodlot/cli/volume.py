@@ -1,6 +1,6 @@
 """The group ``container volume``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -9,9 +9,10 @@ from woodlot.cli import completion
 from woodlot.cli.groups import Group
 from woodlot.cli.listing import Form, View, inspect_option, list_options, show, show_inspected
 from woodlot.cli.output import raise_all
+from woodlot.cli.pruning import print_reclaimed, prune_options
 from woodlot.errors import WoodlotError
 from woodlot.units import format_size, format_time
-from woodlot.volume.selection import KEYS
+from woodlot.volume.selection import KEYS, PRUNE_KEYS
 
 if TYPE_CHECKING:
     from woodlot.cli.app import App
@@ -121,15 +122,16 @@ def delete_command(app: "App", names: Sequence[str]) -> None:
 
 @click.command("prune")
 @click.option("-a", "--all", "every", is_flag=True, help="Those with a name, too.")
+@prune_options(*PRUNE_KEYS, what="all volumes that no container uses, and the files in them")
 @click.pass_obj
-def prune_command(app: "App", *, every: bool) -> None:
+def prune_command(app: "App", *, every: bool, conditions: Mapping[str, Sequence[str]]) -> None:
     """Delete the volumes that were made for one container and that no container uses."""
-    from woodlot.volume.volume import prune
+    from woodlot.container.prune import prune_volumes
 
-    names, freed = prune(app.store, every=every)
-    for name in names:
+    pruned = prune_volumes(app.store, conditions, every=every)
+    for name in pruned.volumes:
         print(name)
-    click.echo(f"Reclaimed {format_size(freed)}", err=True)
+    print_reclaimed(pruned)
 
 
 @click.group(cls=Group)

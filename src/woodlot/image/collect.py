@@ -82,19 +82,16 @@ def sweep(store: Store) -> Swept | None:
     with store.try_sweeping() as alone:
         if not alone:
             return None
-        roots, keep_rootfs = _roots(store)
+        roots, keep = _roots(store)
         blobs = rootfs = freed = 0
-        keep: set[Digest] = set()
         for root in roots:
-            keep |= reachable(store.content, root)
-            for variant in find_variants(store.content, root, what=short(root)):
-                keep_rootfs.add(rootfs_path(store.paths, variant.config.diff_ids).name)
+            keep |= parts_of(store, root)
         for digest in list(store.content.list()):
             if digest not in keep:
                 freed += store.content.delete(digest)
                 blobs += 1
         for path in _files(store.paths.rootfs):
-            if path.name in keep_rootfs:
+            if path.name in keep:
                 continue
             with contextlib.suppress(FileNotFoundError):
                 freed += path.stat().st_blocks * 512
@@ -105,25 +102,59 @@ def sweep(store: Store) -> Swept | None:
         return Swept(blobs=blobs, rootfs=rootfs, bytes_freed=freed)
 
 
+def stored_bytes(store: Store) -> dict[str, int]:
+    """Room on the disk of each blob, by digest, and of each root filesystem, by the name of its file."""
+    found: dict[str, int] = {}
+    for digest in store.content.list():
+        with contextlib.suppress(FileNotFoundError):
+            found[digest] = store.content.path(digest).stat().st_blocks * 512
+    for path in _files(store.paths.rootfs):
+        with contextlib.suppress(FileNotFoundError):
+            found[path.name] = path.stat().st_blocks * 512
+    return found
+
+
+def parts_of(store: Store, digest: Digest) -> set[str]:
+    """What an index or manifest needs: digests of blobs, and names of root filesystems."""
+    parts: set[str] = set(reachable(store.content, digest))
+    for variant in find_variants(store.content, digest, what=short(digest)):
+        parts.add(rootfs_path(store.paths, variant.config.diff_ids).name)
+    return parts
+
+
+def needed_by_containers(store: Store) -> set[str]:
+    """What containers need, as `parts_of`."""
+    roots, needed = _of_containers(store)
+    for root in roots:
+        needed |= parts_of(store, root)
+    return needed
+
+
 def _users(store: Store, record: ImageRecord) -> Iterator[ContainerRecord]:
     """Containers made from the image, unless another name keeps the same bytes."""
-    digests = _digests_of(store, record)
+    digests = digests_of(store, record)
     others = [other for other in store.images.list() if other.reference != record.reference]
     for other in others:
-        digests -= _digests_of(store, other)
+        digests -= digests_of(store, other)
     for container in store.containers.list():
         if digests & {container.spec.get("image_digest")}:
             yield container
 
 
-def _digests_of(store: Store, record: ImageRecord) -> set[object]:
+def digests_of(store: Store, record: ImageRecord) -> set[object]:
+    """Of the index or manifest of an image, and of the manifests of its platforms."""
     variants = find_variants(store.content, record.digest, what=record.reference)
     return {record.digest, *(variant.digest for variant in variants)}
 
 
 def _roots(store: Store) -> tuple[set[Digest], set[str]]:
     """Digests and names of root filesystems that a record mentions, anywhere in it."""
-    digests = {record.digest for record in store.images.list()}
+    digests, rootfs = _of_containers(store)
+    return digests | {record.digest for record in store.images.list()}, rootfs
+
+
+def _of_containers(store: Store) -> tuple[set[Digest], set[str]]:
+    digests: set[Digest] = set()
     rootfs: set[str] = set()
     for container in store.containers.list():
         for text in _strings((container.spec, container.state)):

@@ -113,6 +113,11 @@ def list_templates(paths: Paths) -> list[Template]:
     return sorted(found, key=lambda template: template.used_at, reverse=True)
 
 
+def is_old(template: Template) -> bool:
+    """Whether nobody used it for as long as the setting ``vm.template_age`` says."""
+    return time.time() - template.used_at > settings.get_float("vm.template_age") * 86400
+
+
 def prune(
     paths: Paths, *, keep: str = "", max_bytes: int | None = None, max_age_s: float | None = None
 ) -> list[Template]:

@@ -16,7 +16,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -292,8 +292,10 @@ def delete_anonymous(store: Store, names: Iterable[str]) -> None:
                 _remove(store, record)
 
 
-def prune(store: Store, *, every: bool = False) -> tuple[list[str], int]:
-    """Remove the volumes that no container uses: the anonymous ones, or all.
+def prune(
+    store: Store, *, every: bool = False, meets: Callable[[Volume], bool] | None = None
+) -> tuple[list[str], int]:
+    """Remove the volumes that no container uses: the anonymous ones, or all; of these, those that meet a condition.
 
     Returns:
         Their names, and the bytes that were freed.
@@ -303,7 +305,9 @@ def prune(store: Store, *, every: bool = False) -> tuple[list[str], int]:
     with hold_sync(_lock(store)):
         used = _users(store)
         for record in store.volumes.list():
-            if (every or record.anonymous) and record.name not in used:
+            if record.name in used or not (every or record.anonymous):
+                continue
+            if meets is None or meets(_volume(store, record)):
                 freed += used_bytes(_volume(store, record).directory)
                 _remove(store, record)
                 removed.append(record.name)

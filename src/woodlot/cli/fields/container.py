@@ -80,6 +80,8 @@ def show_status(one: Container) -> str:
     match one.state:
         case state.Paused() as current:
             return f"Up {_age(current.started_at)} (Paused)"
+        case state.Paused() as current:
+            return f"Up {_age(current.started_at)} (Paused)"
         case state.Running() as current:
             return f"Up {_age(current.started_at)}{_show_health(current.health)}"
         case state.Restarting() as current:

@@ -4,6 +4,7 @@ import ctypes
 import os
 import struct
 from enum import IntFlag
+from pathlib import Path
 from typing import NamedTuple
 
 # struct inotify_event without its name: wd, mask, cookie, len.
@@ -52,6 +53,16 @@ class Inotify:
         path = f"/proc/self/fd/{directory_fd}".encode()
         return self._check(
             self._libc.inotify_add_watch(self.fd, path, ctypes.c_uint32(mask | Mask.ONLYDIR))
+        )
+
+    def add_file(self, path: Path, mask: int) -> int:
+        """Watch what is at a path now, also when it is renamed; the same again is the same watch.
+
+        Raises:
+            OSError: There is nothing, or the user has no watches left (ENOSPC).
+        """
+        return self._check(
+            self._libc.inotify_add_watch(self.fd, os.fsencode(path), ctypes.c_uint32(mask))
         )
 
     def remove(self, watch: int) -> None:

@@ -15,6 +15,8 @@ from tests.registry.server import Registry
 
 pytestmark = pytest.mark.vm
 
+LINES = int(os.environ.get("WOODLOT_TEST_LINES", "100000"))
+
 
 @pytest.fixture
 def busybox(registry: Registry) -> str:
@@ -123,8 +125,8 @@ def test_create_rename_and_prune(container: Cli, busybox: str) -> None:
 
 
 def test_a_follower_sees_every_line(container: Cli, busybox: str) -> None:
-    """The log is rotated many times meanwhile: 100,000 lines are 8 MB of it."""
-    script = "echo ready; until [ -e /go ]; do sleep 0.1; done; seq 100000"
+    """The log is rotated many times meanwhile: 100,000 lines are 8 MB of it. ``WOODLOT_TEST_LINES`` asks for more."""
+    script = f"echo ready; until [ -e /go ]; do sleep 0.1; done; seq {LINES}"
     small = {"WOODLOT_LOG_MAX_SIZE": "1m"}
     container.ok("run", "-d", "--name", "box", busybox, "sh", "-c", script, env=small)
     with container.popen("logs", "--follow", "box") as follower:
@@ -132,7 +134,7 @@ def test_a_follower_sees_every_line(container: Cli, busybox: str) -> None:
         assert follower.stdout.readline() == b"ready\n"
         container.ok("exec", "box", "touch", "/go")
         printed = follower.stdout.read().split()
-    assert printed == [b"%d" % i for i in range(1, 100001)]
+    assert printed == [b"%d" % i for i in range(1, LINES + 1)]
 
 
 def _until(true: Callable[[], bool], *, timeout_s: float = 60) -> None:

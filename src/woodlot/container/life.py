@@ -19,7 +19,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from woodlot import settings
-from woodlot.container import health, options, requests, state
+from woodlot.container import health, logfiles, options, requests, state
 from woodlot.container.boot import MachinePlan
 from woodlot.container.events import tell
 from woodlot.container.machine import IMAGE_SERIAL, Machine
@@ -88,7 +88,7 @@ class Life:
         self._spec = _without_world(spec) if visit else spec
         self._plan = plan
         self._visit = visit
-        directory = paths.container(spec.id)
+        self._directory = directory = paths.container(spec.id)
         # A visit's is not the last start's, which its user may want to read.
         self._console = directory / ("visit.log" if visit else "console.log")
         self._machine = Machine(paths, store, self._spec, plan, console_log=self._console)
@@ -335,6 +335,7 @@ class Life:
                 vm, agent = await stack.enter_async_context(self._machine.start())
                 self._vm = vm
                 log.info("virtual machine started, process %d", vm.pid)
+                stack.enter_context(logfiles.kept_small(self._directory))
                 await up()
                 end = await self._live(vm, agent)
             except WoodlotError as error:

@@ -10,7 +10,8 @@ MIB = 1 << 20
 GIB = 1 << 30
 
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgtp]?)i?b?", re.IGNORECASE)
-_AGE = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
+_AGE = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+")
+_AGE_PART = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _FACTOR = {"": 1, "k": KIB, "m": MIB, "g": GIB, "t": 1 << 40, "p": 1 << 50}
 
 
@@ -34,7 +35,7 @@ def parse_size(text: str, *, what: str = "size") -> int:
 
 
 _DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>ns|us|µs|ms|s|m|h)")
-_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def parse_duration(text: str, *, what: str = "duration") -> float:
@@ -96,16 +97,15 @@ def parse_moment(text: str, now: float) -> float:
     Raises:
         ConfigError: ``text`` is none of these.
     """
-    age = _AGE.fullmatch(text)
     try:
-        if age is not None and text:
-            days, hours, minutes, seconds = (float(part or 0) for part in age.groups())
-            return now - (((days * 24 + hours) * 60 + minutes) * 60 + seconds)
-        if re.fullmatch(r"\d{1,12}(\.\d+)?", text):
+        if _AGE.fullmatch(text):
+            parts = _AGE_PART.findall(text)
+            return now - sum(float(number) * _SECONDS[unit] for number, unit in parts)
+        if re.fullmatch(r"\d{1,12}(\.\d{1,9})?", text):
             return float(text)
+        # Without a zone it is local time, as Docker takes it.
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError):
         raise ConfigError(
-            f"{text!r} is no moment",
-            hint="write an age such as 24h, a date such as 2026-01-31T12:00, or seconds since 1970",
+            f"{text!r} is no time", hint="write 10m, 2026-01-31T10:00:00Z or seconds since 1970"
         ) from None

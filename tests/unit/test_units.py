@@ -42,6 +42,7 @@ def test_ages_are_dockers(seconds: float, shown: str) -> None:
         ("1.5s", 999_998.5),
         ("1h30m", 994_600),
         ("2d", 827_200),
+        ("1m1h", 996_340),
         ("12345", 12345),
         ("12345.5", 12345.5),
         ("1970-01-02T00:00:00Z", DAY),
@@ -52,10 +53,7 @@ def test_moments(text: str, moment: float) -> None:
     assert parse_moment(text, 1_000_000) == moment
 
 
-@pytest.mark.parametrize("text", ["", "soon", "-5m", "5", "1970-13-01", "9" * 30, "5x", "1m1h"])
+@pytest.mark.parametrize("text", ["", "soon", "-5m", "1970-13-01", "9" * 30, "5x", "1m 1h"])
 def test_no_moments(text: str) -> None:
-    if text == "5":
-        assert parse_moment(text, 0) == 5
-    else:
-        with pytest.raises(ConfigError, match="is no moment"):
-            parse_moment(text, 0)
+    with pytest.raises(ConfigError, match="is no time"):
+        parse_moment(text, 0)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from woodlot.cli.logs import parse_moment
 from woodlot.errors import ConfigError
+from woodlot.units import parse_moment
 
 if TYPE_CHECKING:
     from woodlot.cli.app import App
@@ -31,8 +31,8 @@ def events(
 ) -> None:
     """Show what happens to containers, images, networks and volumes, as it happens."""
     wanted = parse_filters(filters)
-    earliest = parse_moment(since) if since else time.time()
-    latest = parse_moment(until) if until else None
+    earliest = parse_moment(since, time.time()) if since else time.time()
+    latest = parse_moment(until, time.time()) if until else None
 
     def show(event: "Event") -> None:
         if matches(event, wanted):

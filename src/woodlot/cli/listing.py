@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 import click
 from click.shell_completion import CompletionItem
 
-from woodlot.cli.output import print_aligned, print_json, print_table, print_yaml
+from woodlot.cli.output import print_aligned, print_json, print_shown, print_table, print_yaml
 
 if TYPE_CHECKING:
     from woodlot.cli.gotemplate import Template
@@ -223,7 +223,7 @@ def show_inspected(
         from woodlot.cli.gotemplate.execute import execute
 
         for one in things:
-            print(
+            print_shown(
                 execute(style.template, _Row(one, fields() if fields else {}, describe, own=True))
             )
         return
@@ -256,7 +256,7 @@ def _print_custom(view: View[T], things: Sequence[T], style: Custom) -> None:
         print_aligned([headings(style.template, view.headings), *lines])
     else:
         for line in lines:
-            print(line)
+            print_shown(line)
 
 
 class _Row(Generic[T]):

@@ -1,7 +1,6 @@
 """``container logs``."""
 
 import asyncio
-import re
 import sys
 import time
 from collections import deque
@@ -14,13 +13,12 @@ import click
 
 from woodlot.cli import completion
 from woodlot.container.logs import LogReader, Record, parse_records
-from woodlot.errors import ConfigError, NotFoundError, StateError
+from woodlot.errors import NotFoundError, StateError
+from woodlot.units import parse_moment
 
 if TYPE_CHECKING:
     from woodlot.cli.app import App
     from woodlot.container.lifecycle import Container
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @click.command()
@@ -180,28 +178,7 @@ def parse_time(text: str) -> str:
     Raises:
         ConfigError: It is none of these.
     """
-    return _format(parse_moment(text))
-
-
-def parse_moment(text: str) -> float:
-    """Seconds since 1970, from a duration before now, RFC 3339, or seconds since 1970.
-
-    Raises:
-        ConfigError: It is none of these.
-    """
-    if re.fullmatch(r"(\d+[smhd])+", text):
-        parts = re.findall(r"(\d+)([smhd])", text)
-        return time.time() - sum(int(n) * _UNITS[unit] for n, unit in parts)
-    if re.fullmatch(r"\d{1,11}(\.\d{1,9})?", text):
-        return float(text)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(
-            f"{text!r} is no time", hint="write 10m, 2026-01-31T10:00:00Z or seconds since 1970"
-        ) from None
-    # Without a zone it is local time, as Docker takes it.
-    return moment.timestamp()
+    return _format(parse_moment(text, time.time()))
 
 
 def _format(seconds: float) -> str:

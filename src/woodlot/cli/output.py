@@ -12,9 +12,8 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     lines = [header, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     for line in lines:
-        print(
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        )
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        print_shown("  ".join(cells).rstrip())
 
 
 def print_aligned(lines: Sequence[str]) -> None:
@@ -23,6 +22,13 @@ def print_aligned(lines: Sequence[str]) -> None:
     columns = max(map(len, cells))
     header, *rows = [(*line, *[""] * (columns - len(line))) for line in cells]
     print_table(header, rows)
+
+
+def print_shown(text: str) -> None:
+    """A line that holds what others wrote, such as an image's labels: on a terminal, none of it moves the cursor."""
+    if sys.stdout.isatty():
+        text = "".join(char if char.isprintable() or char in "\n\t" else "�" for char in text)
+    print(text)
 
 
 def print_json(value: object, *, pretty: bool = False) -> None:

@@ -9,6 +9,7 @@ import yaml
 from click.shell_completion import ShellComplete
 
 from tests.unit.cli.conftest import Command
+from tests.unit.container.images import add_image
 from woodlot.cli import completion
 from woodlot.cli.app import cli
 from woodlot.store.store import Store
@@ -291,3 +292,13 @@ def test_what_a_shell_completes(store: Store) -> None:
     assert complete("inspect", "--format", "") == ["json", "yaml"]
     assert complete("ps", "-f", "e") == ["exited=", "expose="]
     assert complete("network", "ls", "--filter", "l") == ["label="]
+
+
+def test_what_others_wrote_does_not_move_the_cursor(
+    store: Store, run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_image(store, "bad", {"Labels": {"x": "a\x1b[2J\x9b1mb"}})
+    template = "{{.Config.Labels.x}}"
+    assert run.ok("image", "inspect", "bad", "-f", template) == ["a\x1b[2J\x9b1mb"]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert run.ok("image", "inspect", "bad", "-f", template) == ["a�[2J�1mb"]

@@ -33,6 +33,7 @@ from woodlot.image import selection as image_selection
 from woodlot.image.image import Image, LocalImage
 from woodlot.oci.platform import parse_platform
 from woodlot.paths import find_paths
+from woodlot.store.events import Event, build_test
 from woodlot.store.store import Store
 from woodlot.units import MIB
 
@@ -517,6 +518,30 @@ class Client:
             ConfigError: A condition is none.
         """
         return image_selection.select(self._store, filters)
+
+    async def events(
+        self,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        filters: Given | None = None,
+    ) -> AsyncGenerator[Event]:
+        """What happens to containers, images, networks and volumes, as it happens.
+
+        Args:
+            since: Also what happened from then on, in seconds since 1970.
+            until: The end, in seconds since 1970; None for none.
+            filters: As ``container events --filter``.
+
+        Raises:
+            ConfigError: A condition is none.
+        """
+        meets = build_test(filters or {})
+        bounds = (None if moment is None else round(moment * 1e9) for moment in (since, until))
+        async with contextlib.aclosing(self._store.events.follow(*bounds)) as happening:
+            async for event in happening:
+                if meets(event):
+                    yield event
 
     def df(self) -> DiskUsage:
         """What everything takes on the disk, and what of it nothing needs."""

@@ -19,6 +19,7 @@ from woodlot.container.spec import ContainerSpec
 from woodlot.container.usage import RunningProcess, Stats
 from woodlot.filters import Given
 from woodlot.image.image import Image, LocalImage
+from woodlot.store.events import Event
 
 if TYPE_CHECKING:
     from woodlot.progress import Progress
@@ -271,6 +272,25 @@ class Client:
             return self._inner.images(filters=filters)
 
         return self._loop.run(ask())
+
+    def events(
+        self,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        filters: Given | None = None,
+    ) -> Generator[Event]:
+        """What happens to containers, images, networks and volumes; see `woodlot.aio.Client.events`."""
+        happening = self._inner.events(since=since, until=until, filters=filters)
+
+        async def following() -> Event | None:
+            return await anext(happening, None)
+
+        try:
+            while (event := self._loop.run(following())) is not None:
+                yield event
+        finally:
+            self._loop.run(happening.aclose())
 
     def df(self) -> DiskUsage:
         """What everything takes on the disk, and what of it nothing needs."""

@@ -1,121 +1,66 @@
 """``container events``."""
 
 import asyncio
-import json
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
-from woodlot.errors import ConfigError
+from woodlot.cli.listing import Custom, FormatType, filter_option, show_one
+from woodlot.store.events import KEYS, build_test
 from woodlot.units import parse_moment
 
 if TYPE_CHECKING:
     from woodlot.cli.app import App
     from woodlot.store.events import Event
 
-_KEYS = ("container", "event", "image", "label", "network", "type", "volume")
-
 
 @click.command()
-@click.option("-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE", help="Only those.")
+@filter_option(*KEYS)
 @click.option("--since", metavar="TIME", help="Also what happened from then on.")
 @click.option("--until", metavar="TIME", help="Up to then; in place of going on for ever.")
-@click.option("--format", "style", type=click.Choice(("text", "json")), default="text")
+@click.option(
+    "--format", "style", type=FormatType(table=False), default=None, metavar="json|yaml|TEMPLATE",
+    help="How to show one; a template is as '{{.Type}} {{.Action}} {{.Actor.ID}}'.",
+)  # fmt: skip
 @click.pass_obj
 def events(
-    app: "App", *, filters: Sequence[str], since: str | None, until: str | None, style: str
+    app: "App",
+    *,
+    conditions: Mapping[str, Sequence[str]],
+    since: str | None,
+    until: str | None,
+    style: str | Custom | None,
 ) -> None:
     """Show what happens to containers, images, networks and volumes, as it happens."""
-    wanted = parse_filters(filters)
-    earliest = parse_moment(since, time.time()) if since else time.time()
-    latest = parse_moment(until, time.time()) if until else None
-
-    def show(event: "Event") -> None:
-        if matches(event, wanted):
-            text = json.dumps(event.to_json(), sort_keys=True) if style == "json" else _line(event)
-            print(text, flush=True)
+    meets, now = build_test(conditions), time.time()
+    since_ns = round(parse_moment(since, now) * 1e9) if since else None
+    until_ns = round(parse_moment(until, now) * 1e9) if until else None
 
     async def follow() -> None:
-        async with aclosing(app.store.events.follow(round(earliest * 1e9))) as happening:
+        async with aclosing(app.store.events.follow(since_ns, until_ns)) as happening:
             async for event in happening:
-                show(event)
+                if meets(event):
+                    _show(event, style)
 
-    async def follow_until(end: float) -> None:
-        try:
-            async with asyncio.timeout(end - time.time()):
-                await follow()
-        except TimeoutError:
-            return
+    asyncio.run(follow())
 
-    if latest is None:
-        asyncio.run(follow())
-    elif latest > time.time():
-        asyncio.run(follow_until(latest))
+
+def _show(event: "Event", style: str | Custom | None) -> None:
+    fields = event.to_json()
+    if isinstance(style, Custom):
+        # As Docker's templates name them.
+        fields |= {"ID": event.id, "Status": event.action}
+        fields |= {"Scope": fields["scope"], "Time": fields["time"], "TimeNano": fields["timeNano"]}
+    if style is None:
+        print(_line(event), flush=True)
     else:
-        for event in app.store.events.read(round(earliest * 1e9), round(latest * 1e9)):
-            show(event)
-
-
-def parse_filters(filters: Sequence[str]) -> dict[str, set[str]]:
-    """The values of each key.
-
-    Raises:
-        ConfigError: A filter is no ``KEY=VALUE``, or its key is not known.
-    """
-    wanted: dict[str, set[str]] = {}
-    for text in filters:
-        key, equals, value = text.partition("=")
-        if not equals or key not in _KEYS:
-            raise ConfigError(
-                f"--filter cannot be {text!r}",
-                hint=f"use KEY=VALUE with a key of {', '.join(_KEYS)}",
-            )
-        wanted.setdefault(key, set()).add(value)
-    return wanted
-
-
-def matches(event: "Event", wanted: dict[str, set[str]]) -> bool:
-    """Whether the event has one of the values of each key, as Docker matches them."""
-    return all(_has(event, key, values) for key, values in wanted.items())
-
-
-def _has(event: "Event", key: str, values: set[str]) -> bool:
-    attributes = event.attributes
-    match key:
-        case "type":
-            return event.type in values
-        case "event":
-            # `health_status` stands for all of them.
-            return event.action in values or event.action.partition(":")[0] in values
-        case "label":
-            return any(
-                attributes.get(name) == value if equals else name in attributes
-                for name, equals, value in (text.partition("=") for text in values)
-            )
-        case "image":
-            name = event.id if event.type == "image" else attributes.get("image", "")
-            names = {name, attributes.get("name", "")} if event.type == "image" else {name}
-            return any(_is_image(name, value) for name in names for value in values)
-        case _:
-            return event.type == key and any(
-                event.id.startswith(value) or attributes.get("name") == value
-                for value in values
-                if value
-            )
-
-
-def _is_image(name: str, wanted: str) -> bool:
-    from woodlot.errors import WoodlotError
-    from woodlot.oci.reference import parse_reference
-
-    try:
-        return name in {wanted, str(parse_reference(wanted))}
-    except WoodlotError:
-        return name == wanted
+        show_one(fields, style)
+        sys.stdout.flush()
 
 
 def _line(event: "Event") -> str:

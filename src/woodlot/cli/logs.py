@@ -173,7 +173,7 @@ def _parse_tail(text: str) -> int | None:
 
 
 def parse_time(text: str) -> str:
-    """A moment as the log writes it, from what `parse_moment` takes.
+    """A moment as the log writes it, from an age, a date or seconds since 1970.
 
     Raises:
         ConfigError: It is none of these.

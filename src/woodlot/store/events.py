@@ -16,10 +16,14 @@ import logging
 import os
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self
 
+from woodlot import filters
+from woodlot.errors import WoodlotError
+from woodlot.oci.reference import parse_reference
 from woodlot.store.locks import hold_sync
 
 log = logging.getLogger(__name__)
@@ -54,6 +58,57 @@ class Event:
             "time": self.time_ns // 10**9,
             "timeNano": self.time_ns,
         }
+
+
+KEYS = ("container", "event", "image", "label", "network", "type", "volume")
+
+
+def build_test(given: filters.Given) -> "filters.Test[Event]":
+    """What tells whether an event meets all conditions, as Docker's ``events --filter`` has them.
+
+    Raises:
+        ConfigError: A condition is none.
+    """
+    makers: dict[str, filters.Maker[Event]] = {
+        "container": _is("container"),
+        # `health_status` stands for all of them.
+        "event": lambda text: lambda one: text in {one.action, one.action.partition(":")[0]},
+        "image": _of_image,
+        "label": filters.label(lambda one: one.attributes),
+        "network": _is("network"),
+        "type": lambda text: lambda one: one.type == text,
+        "volume": _is("volume"),
+    }
+    return filters.build(given, makers, what="events")
+
+
+def _is(kind: EventType) -> "filters.Maker[Event]":
+    """One of a kind, by its name or the start of its id."""
+
+    def make(text: str) -> "filters.Test[Event]":
+        return lambda one: (
+            one.type == kind
+            and bool(text)
+            and (one.id.startswith(text) or one.attributes.get("name") == text)
+        )
+
+    return make
+
+
+def _of_image(text: str) -> "filters.Test[Event]":
+    """An image, or a container made from it."""
+    try:
+        names = {text, str(parse_reference(text))}
+    except WoodlotError:
+        names = {text}
+
+    def meets(one: Event) -> bool:
+        attributes = one.attributes
+        if one.type == "image":
+            return bool({one.id, attributes.get("name", "")} & names)
+        return attributes.get("image", "") in names
+
+    return meets
 
 
 class EventLog:
@@ -112,8 +167,25 @@ class EventLog:
             with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
                 yield from _between(_parse(file), since_ns, until_ns)
 
-    async def follow(self, since_ns: int | None = None) -> AsyncGenerator[Event]:
-        """What happens from now on, or happened from a time on, as it comes; without end."""
+    async def follow(
+        self, since_ns: int | None = None, until_ns: int | None = None
+    ) -> AsyncGenerator[Event]:
+        """What happens from now on, or happened from a time on, as it comes.
+
+        Args:
+            since_ns: Nanoseconds since 1970; None for now.
+            until_ns: The end; None for none.
+        """
+        since = time.time_ns() if since_ns is None else since_ns
+        if until_ns is not None and until_ns <= time.time_ns():
+            for event in self.read(since, until_ns):
+                yield event
+            return
+        async with aclosing(self._follow(since, until_ns)) as happening:
+            async for event in happening:
+                yield event
+
+    async def _follow(self, since_ns: int, until_ns: int | None) -> AsyncGenerator[Event]:
         from woodlot.inotify import Inotify, Mask
 
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -132,7 +204,7 @@ class EventLog:
                 woken.set()
 
             loop.add_reader(watching.fd, wake)
-            last = (time.time_ns() if since_ns is None else since_ns) - 1
+            last = since_ns - 1
             with _Tail(self._path) as tail:
                 for event in self.read(last + 1):
                     last = event.time_ns
@@ -144,7 +216,12 @@ class EventLog:
                         if event.time_ns > last:
                             last = event.time_ns
                             yield event
-                    await woken.wait()
+                    try:
+                        left_s = None if until_ns is None else (until_ns - time.time_ns()) / 1e9
+                        async with asyncio.timeout(left_s):
+                            await woken.wait()
+                    except TimeoutError:
+                        return
         finally:
             loop.remove_reader(watching.fd)
             watching.close()

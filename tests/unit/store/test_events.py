@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,3 +136,15 @@ async def test_a_follower_hears_what_was_before_it_came(log: EventLog) -> None:
     open_files = len(list(Path("/proc/self/fd").iterdir()))
     await following.aclose()
     assert len(list(Path("/proc/self/fd").iterdir())) < open_files
+
+
+async def test_a_follower_leaves_at_the_time_it_gave(log: EventLog) -> None:
+    log.add("container", "old", "id", {})
+    following = log.follow(until_ns=time.time_ns() + 300_000_000)
+    async with asyncio.timeout(10):
+        heard = asyncio.create_task(anext(following))
+        await asyncio.sleep(0.05)
+        log.add("container", "new", "id", {})
+        assert (await heard).action == "new"
+        assert [event async for event in following] == []
+        assert [e.action async for e in log.follow(0, time.time_ns())] == ["old", "new"]

@@ -233,6 +233,7 @@ def test_memory_beyond_the_limit_kills_the_process_alone(container: Cli, busybox
     )  # fmt: skip
     assert "status 137" in done.stdout or done.returncode == 137
     assert inspect(container, "hog")["status"]["oomKilled"] is True
+    assert "stopped (out of memory)" in container.ok("list", "--all")
     container.ok("rm", "hog")
 
 

@@ -31,7 +31,7 @@ def program(container: Cli, text: str, *args: str) -> "subprocess.Popen[str]":
 def test_a_sandbox(container: Cli, busybox: str) -> None:
     text = """
         import sys, time, woodlot
-        from woodlot.errors import ExecutionError, LimitError, StateError, TimeLimitError
+        from woodlot.errors import ExecutionError, LimitError, StateError, TimeLimitError, WoodlotError
 
         with woodlot.Client() as client:
             with client.run(sys.argv[1], network="none", env={"X": "1"}, memory="200m") as box:
@@ -54,6 +54,19 @@ def test_a_sandbox(container: Cli, busybox: str) -> None:
                 left = box.exec(["ps"]).stdout
                 assert "sleep 100" not in left and "yes" not in left, left
                 assert client.get(box.name).id == box.id
+                before = box.stats()
+                assert 0 < before.memory_bytes < before.memory_limit_bytes == 200 << 20, before
+                assert [process.command for process in box.top()] == ["sh"]
+                box.pause()
+                try:
+                    box.exec(["true"])
+                except WoodlotError as error:
+                    print("as it should be:", error)
+                box.unpause()
+                box.update(memory="100m")
+                assert box.spec.memory_bytes == box.stats().memory_limit_bytes == 100 << 20
+                box.exec(["true"])
+                assert box.stats().cpu_percent(before) > 0
             assert client.containers() == []
             try:
                 box.exec(["true"])
@@ -67,7 +80,7 @@ def test_a_sandbox(container: Cli, busybox: str) -> None:
     with program(container, text, busybox) as process:
         printed = process.communicate(timeout=120)[0]
     assert process.returncode == 0
-    assert printed.count("as it should be:") == 3
+    assert printed.count("as it should be:") == 4
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])

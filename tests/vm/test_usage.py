@@ -1,6 +1,7 @@
 """What a container uses, and that it can be held, limited and given back."""
 
 import json
+import signal
 import time
 
 import pytest
@@ -29,6 +30,14 @@ def test_usage(container: Cli, registry: Registry) -> None:
     _, row = container.ok("stats", "--no-stream").splitlines()
     name, percent = row.split()[1:3]
     assert (name, float(percent.rstrip("%")) > 20) == ("box", True)
+    with container.terminal("stats", columns=200) as terminal:
+        # Each time in the place of the last.
+        for _ in range(2):
+            terminal.expect(
+                r"\x1b\[HCONTAINER ID[^\n]*PIDS\x1b\[K\r\n[^\n]* box [^\n]*%[^\n]*\x1b\[K\r\n\x1b\[J"
+            )
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.wait() == 130
     rows = [line.split(maxsplit=7) for line in container.ok("top", "box").splitlines()]
     assert rows[0] == ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
     assert [(row[0], row[2], row[7]) for row in rows[1:]] == [

@@ -115,6 +115,7 @@ class Life:
         """When the process started, in seconds since 1970; 0 if it never did."""
         self._going = asyncio.Event()
         self._going.set()
+        self._pausing = asyncio.Lock()
         self._process: Process | None = None
         self._execs: dict[str, Process] = {}
         self._detached: set[asyncio.Task[None]] = set()
@@ -257,12 +258,17 @@ class Life:
             StateError: They do, or it does not run.
             GuestError: One waits for a server of the host's.
         """
-        agent = self.agent
-        if self.is_paused:
-            raise StateError(f"container {self._spec.name} is paused already")
-        await agent.pause(timeout_s=_PAUSE_TIMEOUT_S)
-        self._going.clear()
-        self._tell_paused("pause")
+        # Whoever asked may leave meanwhile; what the guest does is known all the same.
+        await asyncio.shield(asyncio.create_task(self._pause()))
+
+    async def _pause(self) -> None:
+        async with self._pausing:
+            agent = self.agent
+            if self.is_paused:
+                raise StateError(f"container {self._spec.name} is paused already")
+            await agent.pause(timeout_s=_PAUSE_TIMEOUT_S)
+            self._going.clear()
+            self._tell_paused("pause")
 
     async def unpause(self) -> None:
         """Let its processes go on.
@@ -270,12 +276,16 @@ class Life:
         Raises:
             StateError: They do not stand still.
         """
-        agent = self.agent
-        if not self.is_paused:
-            raise StateError(f"container {self._spec.name} is not paused")
-        await agent.unpause(timeout_s=_PAUSE_TIMEOUT_S)
-        self._going.set()
-        self._tell_paused("unpause")
+        await asyncio.shield(asyncio.create_task(self._unpause()))
+
+    async def _unpause(self) -> None:
+        async with self._pausing:
+            agent = self.agent
+            if not self.is_paused:
+                raise StateError(f"container {self._spec.name} is not paused")
+            await agent.unpause(timeout_s=_PAUSE_TIMEOUT_S)
+            self._going.set()
+            self._tell_paused("unpause")
 
     def _tell_paused(self, action: str) -> None:
         if self.is_running:

@@ -378,9 +378,12 @@ class Guest:
     def __init__(self) -> None:
         self.asked: list[object] = []
         self.refusal: GuestError | None = None
+        self.stands = asyncio.Event()
+        self.stands.set()
 
     async def pause(self, *, timeout_s: float) -> None:
         self._note("pause", timeout_s)
+        await self.stands.wait()
 
     async def unpause(self, *, timeout_s: float) -> None:
         self._note("unpause", timeout_s)
@@ -431,6 +434,25 @@ async def test_paused(make: Make, store: Store) -> None:
     await life.unpause()
     assert state.label(lifecycle.find(store, "web").state) == "running"
     assert guest.asked == ["pause", "unpause"]
+
+
+async def test_whoever_pauses_it_may_leave(make: Make, store: Store) -> None:
+    supervisor = make(ALONE).supervisor
+    guest = run_in(supervisor)
+    guest.stands.clear()
+    pausing = asyncio.create_task(supervisor.life.pause())
+    while not guest.asked:
+        await asyncio.sleep(0)
+    pausing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await pausing
+    guest.stands.set()
+    async with asyncio.timeout(10):
+        # The next one waits for what was begun.
+        with pytest.raises(StateError, match="paused already"):
+            await supervisor.life.pause()
+    assert state.label(lifecycle.find(store, "web").state) == "paused"
+    assert guest.asked == ["pause"]
 
 
 async def test_one_that_is_paused_goes_on_to_be_stopped(make: Make) -> None:

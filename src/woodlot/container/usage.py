@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from woodlot._pb.agent.v1 import agent_pb2
     from woodlot._pb.supervisor.v1 import supervisor_pb2
 
+MAX_PROCESSES = 4096
+"""What an honest guest tells of at most."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
@@ -123,9 +126,10 @@ def decode_processes(message: "agent_pb2.ListProcessesResponse") -> Processes:
             name=clean(one.name),
             command=clean(one.command),
         )
-        for one in message.processes
+        for one in message.processes[:MAX_PROCESSES]
     )
-    return Processes(listed=tuple(listed), left_out=message.left_out)
+    beyond = max(0, len(message.processes) - MAX_PROCESSES)
+    return Processes(listed=tuple(listed), left_out=message.left_out + beyond)
 
 
 def host_memory_bytes(

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from woodlot.container.usage import Stats, host_memory_bytes
+from woodlot._pb.agent.v1 import agent_pb2
+from woodlot.container.usage import Stats, decode_processes, host_memory_bytes
 
 IDLE = Stats(
     time_s=10.0,
@@ -39,6 +40,12 @@ def test_cpu_percent(time_s: float, cpu_usage_us: int, percent: float) -> None:
 def test_memory_percent() -> None:
     assert IDLE.memory_percent == 25.0
     assert dataclasses.replace(IDLE, memory_limit_bytes=0).memory_percent == 0.0
+
+
+def test_a_guest_that_tells_of_more_than_it_may_is_cut_short() -> None:
+    processes = [agent_pb2.ListProcessesResponse.Process(pid=pid) for pid in range(1, 5001)]
+    found = decode_processes(agent_pb2.ListProcessesResponse(processes=processes, left_out=3))
+    assert [len(found.listed), found.listed[-1].pid, found.left_out] == [4096, 4096, 907]
 
 
 def make_process(proc: Path, pid: int, pss_kib: int, *children: int) -> None:

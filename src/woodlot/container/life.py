@@ -23,8 +23,9 @@ from woodlot.container import health, logfiles, options, requests, state
 from woodlot.container.boot import MachinePlan
 from woodlot.container.events import tell
 from woodlot.container.machine import IMAGE_SERIAL, Machine
+from woodlot.container.processes import Processes
 from woodlot.container.relays import Relays
-from woodlot.container.spec import ContainerSpec, ExecSpec, HealthSpec
+from woodlot.container.spec import ContainerSpec, HealthSpec
 from woodlot.errors import (
     ErrorCode,
     ExecutionError,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from woodlot._pb.agent.v1 import agent_pb2
     from woodlot.container.file_calls import FileCalls
     from woodlot.container.session import End
-    from woodlot.guest.client import Agent, Process
+    from woodlot.guest.client import Agent
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,6 @@ _FILL_TIMEOUT_S = 3600.0
 _SHUTDOWN_TIMEOUT_S = 10.0
 _KILL_TIMEOUT_S = 2.0
 # The guest itself gives up before.
-_PAUSE_TIMEOUT_S = 20.0
 _BOOT_HINT = "`--kernel-arg loglevel=7` shows how far the kernel comes"
 
 
@@ -106,55 +106,14 @@ class Life:
         """Done when the process runs, or why it never will."""
         self.ended: asyncio.Future[End] = loop.create_future()
         """How it ended; for whoever runs this life to say, once that is recorded."""
-        self._process_over = asyncio.Event()
         self._visit_over = asyncio.Event()
         self._abandoned = asyncio.Event()
         self._answered = False
         self._on_change: Callable[[], None] = lambda: None
-        self.started_at = 0.0
-        """When the process started, in seconds since 1970; 0 if it never did."""
-        self._going = asyncio.Event()
-        self._going.set()
-        self._pausing = asyncio.Lock()
-        self._process: Process | None = None
-        self._execs: dict[str, Process] = {}
-        self._detached: set[asyncio.Task[None]] = set()
-        self._agent: Agent | None = None
+        self.processes = Processes(store, self._spec, self._changed)
         self._vm: VirtualMachine | None = None
 
     # What clients ask for.
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the process runs."""
-        return self.started_at > 0 and not self._process_over.is_set()
-
-    @property
-    def process(self) -> "Process":
-        """The container's process, to send things to.
-
-        Raises:
-            StateError: It does not run.
-        """
-        if self._process is None or self._process_over.is_set():
-            raise StateError(f"container {self._spec.name} is not running")
-        return self._process
-
-    @property
-    def agent(self) -> "Agent":
-        """The guest's agent, to ask about the container while its process runs.
-
-        Raises:
-            StateError: It does not run.
-        """
-        if self._agent is None or not self.is_running:
-            raise StateError(f"container {self._spec.name} is not running")
-        return self._agent
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether its processes stand still."""
-        return not self._going.is_set()
 
     @property
     def machine(self) -> Machine:
@@ -167,130 +126,10 @@ class Life:
         monitor = (self._vm.pid,) if self._vm is not None else ()
         return (*monitor, *self._machine.sharing.pids)
 
-    def find_process(self, exec_id: str) -> "Process":
-        """A process to send things to: one that `exec` runs, or the container's own.
-
-        Raises:
-            StateError: It does not run.
-        """
-        if not exec_id:
-            return self.process
-        if exec_id not in self._execs:
-            raise StateError(f"container {self._spec.name} runs no process {exec_id} any more")
-        return self._execs[exec_id]
-
     def want_process(self, rows: int = 0, columns: int = 0) -> None:
         """Have the process started as soon as it can be, unless it is; zeros for no terminal."""
         if not self._wanted.done():
             self._wanted.set_result((rows, columns))
-
-    @asynccontextmanager
-    async def exec(
-        self, spec: ExecSpec, *, rows: int = 0, columns: int = 0
-    ) -> "AsyncGenerator[Process]":
-        """Run one more process in the container, for the life of the block.
-
-        Args:
-            spec: The process.
-            rows: Height of the client's terminal; 0 if it has none.
-            columns: Width of it.
-
-        Raises:
-            StateError: The container does not run, or stands still, or the process's id is taken.
-        """
-        async with self._join(spec, rows, columns) as process:
-            tell(self._store, self._spec, "exec_start", execID=spec.id)
-            yield process
-
-    @asynccontextmanager
-    async def _join(
-        self, spec: ExecSpec, rows: int = 0, columns: int = 0
-    ) -> "AsyncGenerator[Process]":
-        agent = self.agent
-        if self.is_paused:
-            raise StateError(
-                f"container {self._spec.name} is paused",
-                hint=f"container unpause {self._spec.name}",
-            )
-        if spec.id in self._execs:
-            raise StateError(f"container {self._spec.name} runs a process {spec.id} already")
-        request = requests.process_request(
-            requests.join_process(self._spec.process, spec), rows, columns
-        )
-        async with agent.run(request, first=False) as process:
-            self._execs[spec.id] = process
-            try:
-                yield process
-            finally:
-                del self._execs[spec.id]
-
-    async def exec_detached(self, spec: ExecSpec) -> None:
-        """Run one more process and return when it runs; nobody sees its output.
-
-        Raises:
-            WoodlotError: Why it does not run.
-        """
-        from woodlot.guest.client import Started
-
-        started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        async def run() -> None:
-            try:
-                async with self.exec(spec) as process:
-                    async for event in process.events():
-                        if isinstance(event, Started):
-                            started.set_result(None)
-            except WoodlotError as error:
-                if started.done():
-                    log.warning("a detached process: %s", error.message)
-                else:
-                    started.set_exception(error)
-
-        task = asyncio.create_task(run())
-        self._detached.add(task)
-        task.add_done_callback(self._detached.discard)
-        await started
-
-    async def pause(self) -> None:
-        """Let its processes stand still.
-
-        Raises:
-            StateError: They do, or it does not run.
-            GuestError: One waits for a server of the host's.
-        """
-        # Whoever asked may leave meanwhile; what the guest does is known all the same.
-        await asyncio.shield(asyncio.create_task(self._pause()))
-
-    async def _pause(self) -> None:
-        async with self._pausing:
-            agent = self.agent
-            if self.is_paused:
-                raise StateError(f"container {self._spec.name} is paused already")
-            await agent.pause(timeout_s=_PAUSE_TIMEOUT_S)
-            self._going.clear()
-            self._tell_paused("pause")
-
-    async def unpause(self) -> None:
-        """Let its processes go on.
-
-        Raises:
-            StateError: They do not stand still.
-        """
-        await asyncio.shield(asyncio.create_task(self._unpause()))
-
-    async def _unpause(self) -> None:
-        async with self._pausing:
-            agent = self.agent
-            if not self.is_paused:
-                raise StateError(f"container {self._spec.name} is not paused")
-            await agent.unpause(timeout_s=_PAUSE_TIMEOUT_S)
-            self._going.set()
-            self._tell_paused("unpause")
-
-    def _tell_paused(self, action: str) -> None:
-        if self.is_running:
-            self._on_change()
-            tell(self._store, self._spec, action)
 
     async def stop(self, *, signal_number: int, grace_s: float) -> None:
         """Signal the process, wait, SIGKILL, and the plug at last; return when it is known to end."""
@@ -299,18 +138,18 @@ class Life:
             "Export", StateError(f"container {self._spec.name} is being stopped")
         )
         number = signal_number or options.parse_signal(self._spec.stop_signal)
-        if self._process is None:
+        if self.processes.first is None:
             self._abandoned.set()
             return
         for signal_now, wait_s in ((number, grace_s), (signal.SIGKILL.value, _KILL_TIMEOUT_S)):
             with contextlib.suppress(WoodlotError, TimeoutError):
                 async with asyncio.timeout(wait_s):
-                    await self.process.signal(signal_now)
-                    if self.is_paused:
+                    await self.processes.own.signal(signal_now)
+                    if self.processes.are_paused:
                         # It sees the signal when it goes on.
-                        await self.unpause()
-                    await self._process_over.wait()
-            if self._process_over.is_set():
+                        await self.processes.unpause()
+                    await self.processes.over.wait()
+            if self.processes.over.is_set():
                 return
         log.warning("the process survived SIGKILL; pulling the plug")
         assert self._vm is not None  # noqa: S101 - a process has a VM
@@ -318,7 +157,7 @@ class Life:
 
     def launcher_left(self) -> None:
         """Nobody waits for a start that was not asked for yet, or for the end of a visit."""
-        if self._visit and self._agent is not None:
+        if self._visit and self._answered:
             self._visit_over.set()
         elif not self.started.done():
             log.info("the launcher left before the process was started")
@@ -354,20 +193,23 @@ class Life:
                 self._refuse(explained)
             self._file_calls.close(self._over())
             await self.session.finish()
-            self._process_over.set()
+            self.processes.over.set()
             if self._vm is not None:
                 self._vm.kill()
                 await self._vm.wait()
             self._relays.close()
             yield end
 
+    def _changed(self) -> None:
+        self._on_change()
+
     def describe(self, *, restart_count: int) -> state.Running:
         """What is recorded while the process runs."""
         assert self._vm is not None  # noqa: S101 - a process has a VM
         links = self._machine.links
-        kind = state.Paused if self.is_paused else state.Running
+        kind = state.Paused if self.processes.are_paused else state.Running
         return kind(
-            started_at=self.started_at,
+            started_at=self.processes.started_at,
             vm_pid=self._vm.pid,
             accelerator=self._plan.accelerator.value,
             ip=links.leases[0].ip if links.leases else "",
@@ -438,14 +280,14 @@ class Life:
                 return
         log.error("%s; it comes back when the container is started again", reason)
         self._network_lost = reason
-        if self.is_running:
+        if self.processes.are_running:
             self._on_change()
 
     def _vm_died(self, vm_exit: VmExit) -> "End":
         from woodlot.container.session import End
 
         reason = f"the virtual machine ended: {vm_exit.reason}"
-        if self._process is None:
+        if self.processes.first is None:
             raise VmmError(
                 f"container {self._spec.name}: {reason}",
                 details=last_words(self._console),
@@ -458,7 +300,7 @@ class Life:
 
         async with AsyncExitStack() as stack:
             await self._prepare(agent)
-            self._agent = agent
+            self.processes.open(agent)
             await stack.enter_async_context(self._machine.sharing.watch(agent, vm.kill))
             self._file_calls.open(agent)
             if self._visit:
@@ -467,16 +309,16 @@ class Life:
             rows, columns = await self._wanted
             request = requests.process_request(self._spec.process, rows, columns)
             async with agent.run(request, first=True) as process:
-                self._process = process
+                self.processes.first = process
                 self.started.add_done_callback(self._process_started)
                 try:
                     async with self._watched_health():
                         exited = await self.session.pump(process, self.started)
                 except (ExecutionError, GuestError):
                     if not self.started.done():
-                        self._process = None
+                        self.processes.first = None
                     raise
-            self._process_over.set()
+            self.processes.over.set()
             log.info("process ended with %d", exited.code)
             self._file_calls.close(self._over())
             await self.session.finish()
@@ -494,7 +336,9 @@ class Life:
 
         async def watch(spec: HealthSpec) -> None:
             await asyncio.shield(self.started)
-            await health.watch(spec, self._join, self._tell_health, ready=self._going.wait)
+            await health.watch(
+                spec, self.processes.join, self._tell_health, ready=self.processes.going
+            )
 
         watching = asyncio.create_task(watch(self._spec.health)) if self._spec.health else None
         try:
@@ -556,7 +400,7 @@ class Life:
     def _process_started(self, started: "asyncio.Future[None]") -> None:
         if started.cancelled() or started.exception() is not None:
             return
-        self.started_at = time.time()
+        self.processes.started_at = time.time()
         log.info("process runs")
         self._on_change()
         tell(self._store, self._spec, "start")

@@ -91,11 +91,13 @@ class Service(SupervisorServicer):
         started = pb.AttachResponse(started=pb.AttachResponse.Started())
         async with _errors(context):
             if opened.exec.detached:
-                await life.exec_detached(spec)
+                await life.processes.exec_detached(spec)
                 yield started
                 return
             feeding: asyncio.Task[None] | None = None
-            async with life.exec(spec, rows=opened.rows, columns=opened.columns) as process:
+            async with life.processes.exec(
+                spec, rows=opened.rows, columns=opened.columns
+            ) as process:
                 try:
                     async for event in process.events():
                         match event:
@@ -122,7 +124,7 @@ class Service(SupervisorServicer):
     async def Resize(self, request: pb.ResizeRequest, context: Context) -> pb.ResizeResponse:  # noqa: N802
         """Set the size of a process's terminal."""
         async with _errors(context):
-            process = self._supervisor.life.find_process(request.exec_id)
+            process = self._supervisor.life.processes.find(request.exec_id)
             await process.resize(request.rows, request.columns)
         return pb.ResizeResponse()
 
@@ -141,7 +143,7 @@ class Service(SupervisorServicer):
         del request
         life = self._supervisor.life
         async with _errors(context):
-            guest = await life.agent.stats(timeout_s=_USAGE_TIMEOUT_S)
+            guest = await life.processes.agent.stats(timeout_s=_USAGE_TIMEOUT_S)
         host = await asyncio.to_thread(host_memory_bytes, os.getpid(), life.helpers)
         return pb.StatsResponse(guest=guest, host_memory_bytes=host)
 
@@ -151,20 +153,22 @@ class Service(SupervisorServicer):
         """What runs in the container."""
         del request
         async with _errors(context):
-            return await self._supervisor.life.agent.list_processes(timeout_s=_USAGE_TIMEOUT_S)
+            return await self._supervisor.life.processes.agent.list_processes(
+                timeout_s=_USAGE_TIMEOUT_S
+            )
 
     async def Pause(self, request: pb.PauseRequest, context: Context) -> pb.PauseResponse:  # noqa: N802
         """Let the container's processes stand still."""
         del request
         async with _errors(context):
-            await self._supervisor.life.pause()
+            await self._supervisor.life.processes.pause()
         return pb.PauseResponse()
 
     async def Unpause(self, request: pb.UnpauseRequest, context: Context) -> pb.UnpauseResponse:  # noqa: N802
         """Let them go on."""
         del request
         async with _errors(context):
-            await self._supervisor.life.unpause()
+            await self._supervisor.life.processes.unpause()
         return pb.UnpauseResponse()
 
     async def Update(self, request: pb.UpdateRequest, context: Context) -> pb.UpdateResponse:  # noqa: N802
@@ -202,7 +206,7 @@ def _encode_output(output: Output) -> pb.AttachResponse:
 
 async def _feed(life: "Life", exec_id: str, requests: AsyncIterator[pb.AttachRequest]) -> None:
     with contextlib.suppress(WoodlotError):
-        process = life.find_process(exec_id)
+        process = life.processes.find(exec_id)
         async for request in requests:
             match request.WhichOneof("request"):
                 case "stdin":

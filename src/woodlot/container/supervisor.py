@@ -110,7 +110,7 @@ class Supervisor:
             StateError: The process does not run.
         """
         stops = (signal.SIGKILL.value, options.parse_signal(self._spec.stop_signal))
-        process = self.life.find_process(exec_id)
+        process = self.life.processes.find(exec_id)
         if not exec_id and number in stops:
             self._by_user = True
             self._stop_asked.set()
@@ -126,7 +126,7 @@ class Supervisor:
             StateError: It does not run.
         """
         spec = wanted.apply(self._spec)
-        agent = self.life.agent
+        agent = self.life.processes.agent
         wanted.check_fits(self.life.machine)
         resources = requests.resources(spec)
         await agent.update(resources, timeout_s=_UPDATE_TIMEOUT_S)
@@ -181,8 +181,12 @@ class Supervisor:
                 async with life.lived(up=up, on_change=self._write_running) as end:
                     if error := life.started.exception() if life.started.done() else None:
                         self._lifeline.fail(cast("WoodlotError", error))
-                    ran_s = time.time() - life.started_at if life.started_at else 0.0
-                    if life.started_at:
+                    ran_s = (
+                        time.time() - life.processes.started_at
+                        if life.processes.started_at
+                        else 0.0
+                    )
+                    if life.processes.started_at:
                         if end.oom_killed:
                             self._tell("oom")
                         self._tell("die", exitCode=str(end.code), reason=end.reason)
@@ -204,7 +208,9 @@ class Supervisor:
                         await self._stop_asked.wait()
                 if self._stop_asked.is_set():
                     await self.life.session.finish()
-                    await self._finish(end, self.life, serving, started_at=life.started_at)
+                    await self._finish(
+                        end, self.life, serving, started_at=life.processes.started_at
+                    )
                     return
 
     def _is_to_restart(self, end: "End") -> bool:
@@ -212,7 +218,7 @@ class Supervisor:
         return (
             not self._visit
             and not self._stop_asked.is_set()
-            and (self.life.started_at > 0 or self._restart_count > 0)
+            and (self.life.processes.started_at > 0 or self._restart_count > 0)
             and restart.restarts(self._spec.restart, exit_code=end.code, count=self._restart_count)
         )
 
@@ -220,7 +226,7 @@ class Supervisor:
         self, end: "End", life: Life, serving: AsyncExitStack, *, started_at: float = 0.0
     ) -> None:
         """Record the end, answer everybody, and serve no more."""
-        self._record(end, started_at or life.started_at)
+        self._record(end, started_at or life.processes.started_at)
         if not life.started.done():
             life.started.set_exception(StateError(f"container {self._spec.name} was stopped"))
             life.started.exception()  # retrieved: nobody may be waiting
@@ -272,7 +278,7 @@ class Supervisor:
         self._write_state(
             state.Restarting(
                 exit_code=end.code,
-                started_at=life.started_at,
+                started_at=life.processes.started_at,
                 finished_at=time.time(),
                 oom_killed=end.oom_killed,
                 reason=end.reason,

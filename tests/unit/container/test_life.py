@@ -339,7 +339,7 @@ class Target:
     def _take(self, what: int | str) -> None:
         self.got.append(what)
         if what in self._deadly:
-            self._supervisor.life._process_over.set()
+            self._supervisor.life.processes.over.set()
             self._supervisor._over.set_result(End(code=1))
 
 
@@ -363,7 +363,7 @@ async def test_stop_becomes_harder(
     # As systemd's images have it.
     supervisor = make(dataclasses.replace(WEB, stop_signal="SIGRTMIN+3")).supervisor
     target = Target(supervisor, deadly)
-    supervisor.life._process, supervisor.life._vm = (
+    supervisor.life.processes.first, supervisor.life._vm = (
         cast("Process", target),
         cast("VirtualMachine", target),
     )
@@ -401,7 +401,8 @@ class Guest:
 def run_in(supervisor: Supervisor) -> Guest:
     """As if its process ran."""
     guest, life = Guest(), supervisor.life
-    life._agent, life._vm = cast("Agent", guest), cast("VirtualMachine", SimpleNamespace(pid=7))
+    life.processes.open(cast("Agent", guest))
+    life._vm = cast("VirtualMachine", SimpleNamespace(pid=7))
     life._on_change = supervisor._write_running
     life.started.add_done_callback(life._process_started)
     life.started.set_result(None)
@@ -412,26 +413,26 @@ async def test_paused(make: Make, store: Store) -> None:
     supervisor = make(ALONE).supervisor
     life = supervisor.life
     with pytest.raises(StateError, match="container web is not running"):
-        await life.pause()
+        await life.processes.pause()
     guest = run_in(supervisor)
     await asyncio.sleep(0)
     with pytest.raises(StateError, match="container web is not paused"):
-        await life.unpause()
+        await life.processes.unpause()
     guest.refusal = GuestError("it waits")
     with pytest.raises(GuestError):
-        await life.pause()
+        await life.processes.pause()
     assert state.label(lifecycle.find(store, "web").state) == "running"
     guest.refusal = None
-    await life.pause()
+    await life.processes.pause()
     assert state.label(lifecycle.find(store, "web").state) == "paused"
     assert lifecycle.find(store, "web").is_live
     with pytest.raises(StateError, match="container web is paused") as caught:
-        async with life.exec(ExecSpec(id="1", args=("true",))):
+        async with life.processes.exec(ExecSpec(id="1", args=("true",))):
             pass
     assert caught.value.hint == "container unpause web"
     with pytest.raises(StateError, match="paused already"):
-        await life.pause()
-    await life.unpause()
+        await life.processes.pause()
+    await life.processes.unpause()
     assert state.label(lifecycle.find(store, "web").state) == "running"
     assert guest.asked == ["pause", "unpause"]
 
@@ -440,7 +441,7 @@ async def test_whoever_pauses_it_may_leave(make: Make, store: Store) -> None:
     supervisor = make(ALONE).supervisor
     guest = run_in(supervisor)
     guest.stands.clear()
-    pausing = asyncio.create_task(supervisor.life.pause())
+    pausing = asyncio.create_task(supervisor.life.processes.pause())
     while not guest.asked:
         await asyncio.sleep(0)
     pausing.cancel()
@@ -450,7 +451,7 @@ async def test_whoever_pauses_it_may_leave(make: Make, store: Store) -> None:
     async with asyncio.timeout(10):
         # The next one waits for what was begun.
         with pytest.raises(StateError, match="paused already"):
-            await supervisor.life.pause()
+            await supervisor.life.processes.pause()
     assert state.label(lifecycle.find(store, "web").state) == "paused"
     assert guest.asked == ["pause"]
 
@@ -459,9 +460,9 @@ async def test_one_that_is_paused_goes_on_to_be_stopped(make: Make) -> None:
     supervisor = make(ALONE).supervisor
     guest = run_in(supervisor)
     await asyncio.sleep(0)
-    await supervisor.life.pause()
+    await supervisor.life.processes.pause()
     target = Target(supervisor, {9})
-    supervisor.life._process = cast("Process", target)
+    supervisor.life.processes.first = cast("Process", target)
     async with asyncio.timeout(10):
         await supervisor.stop(signal_number=3, grace_s=0.05)
     assert target.got == [3, 9]
@@ -541,7 +542,7 @@ async def test_clients_of_one_without_vm_are_told(make: Make) -> None:
             await starting
         assert (await stopping).code == 125
     with pytest.raises(StateError, match="container web is not running"):
-        _ = made.supervisor.life.process
+        _ = made.supervisor.life.processes.own
     subscriber = await made.supervisor.life.session.subscribe()
     assert await subscriber.get() is None
 
@@ -571,7 +572,7 @@ def short_lives(monkeypatch: pytest.MonkeyPatch) -> list[End]:
         del on_change
         await up()
         await self._wanted
-        self.started_at = time.time()
+        self.processes.started_at = time.time()
         self.started.set_result(None)
         if not ends:
             await self._abandoned.wait()

@@ -108,7 +108,7 @@ class Player:
             raise StateError("container web is not running", hint="start it")
         return self.guest
 
-    def find_process(self, exec_id: str) -> Guest:
+    def find(self, exec_id: str) -> Guest:
         if not exec_id:
             return self.process
         if exec_id not in self.execs:
@@ -154,6 +154,10 @@ class Player:
         return self
 
     @property
+    def processes(self) -> "Player":
+        return self
+
+    @property
     def agent(self) -> Agent:
         _ = self.process
         return Agent()
@@ -170,7 +174,7 @@ class Player:
         self.asked.append(("update", wanted))
 
     async def signal(self, number: int, *, exec_id: str) -> None:
-        await self.find_process(exec_id).signal(number)
+        await self.find(exec_id).signal(number)
 
     async def stop(self, *, signal_number: int, grace_s: float, by_user: bool) -> End:
         self.asked.append(("stop", signal_number, grace_s, by_user))

@@ -210,14 +210,18 @@ def test_a_killed_server_is_an_error_and_never_a_hang(
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + 40
+    said_why = False
     while True:
         (found,) = json.loads(container.ok("inspect", "io"))
+        said_why = said_why or "filesLost" in found["status"]
         if found["status"]["state"] == "stopped" or time.monotonic() > deadline:
             break
         time.sleep(0.3)
     told = (directory / "supervisor.log").read_text()
     assert found["status"]["state"] == "stopped", told
     assert found["status"]["exitCode"] in codes, told
+    # One that is idle runs on for seconds; the other may be over before anybody looks.
+    assert said_why or 137 in codes, told
     assert f"the file server for {tree} ended with" in found["status"]["reason"]
     assert f"the file server for {tree} ended with" in told
     wait_gone(directory)

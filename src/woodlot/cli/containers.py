@@ -183,6 +183,8 @@ def describe(container: "Container") -> dict[str, object]:
                 status["health"] = _health(current.health)
             if current.network_lost:
                 status["networkLost"] = current.network_lost
+            if current.files_lost:
+                status["filesLost"] = current.files_lost
         case state.Stopped() | state.Restarting():
             status["startedDate"] = _date(current.started_at)
             status["finishedDate"] = _date(current.finished_at)

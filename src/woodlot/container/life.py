@@ -216,6 +216,7 @@ class Life:
             networks=tuple(asdict(lease) for lease in links.leases),
             ports=tuple(asdict(port) for port in links.ports),
             network_lost=self._network_lost,
+            files_lost=self._machine.sharing.lost(),
             restart_count=restart_count,
             health=self._health,
         )
@@ -283,6 +284,10 @@ class Life:
         if self.processes.are_running:
             self._on_change()
 
+    def _lost_files(self) -> None:
+        if self.processes.are_running:
+            self._on_change()
+
     def _vm_died(self, vm_exit: VmExit) -> "End":
         from woodlot.container.session import End
 
@@ -301,7 +306,9 @@ class Life:
         async with AsyncExitStack() as stack:
             await self._prepare(agent)
             self.processes.open(agent)
-            await stack.enter_async_context(self._machine.sharing.watch(agent, vm.kill))
+            await stack.enter_async_context(
+                self._machine.sharing.watch(agent, lost=self._lost_files, stuck=vm.kill)
+            )
             self._file_calls.open(agent)
             if self._visit:
                 return await self._be_visited(agent)

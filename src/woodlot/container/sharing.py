@@ -181,17 +181,20 @@ class Sharing:
             await asyncio.gather(asked, *ends, return_exceptions=True)
 
     @asynccontextmanager
-    async def watch(self, agent: "Agent", stuck: Callable[[], None]) -> AsyncGenerator[None]:
+    async def watch(
+        self, agent: "Agent", *, lost: Callable[[], None], stuck: Callable[[], None]
+    ) -> AsyncGenerator[None]:
         """During the block, a server's end is an I/O error in the guest, where it would be a hang.
 
         And what changes on the host is told to the guest.
 
         Args:
             agent: Of the guest.
+            lost: Called when `lost` has more to say.
             stuck: Called if a process in the guest waits, for ever, for what the server had taken and not answered.
         """
         tasks = [
-            asyncio.create_task(self._watch(index, server, agent, stuck))
+            asyncio.create_task(self._watch(index, server, agent, lost, stuck))
             for index, server in enumerate(self._servers)
         ]
         tasks += [
@@ -205,12 +208,18 @@ class Sharing:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _watch(
-        self, index: int, server: Server, agent: "Agent", stuck: Callable[[], None]
+        self,
+        index: int,
+        server: Server,
+        agent: "Agent",
+        lost: Callable[[], None],
+        stuck: Callable[[], None],
     ) -> None:
         how = await server.wait()
-        lost = f"the file server for {server.share.source} ended with {how}"
-        self._lost.append(lost)
-        log.error("%s: I/O errors in the container", lost)
+        reason = f"the file server for {server.share.source} ended with {how}"
+        self._lost.append(reason)
+        log.error("%s: I/O errors in the container", reason)
+        lost()
         try:
             await agent.abort_mount(index, timeout_s=_ABORT_TIMEOUT_S)
         except GuestError as error:

@@ -53,6 +53,8 @@ class Running:
     """Published ports, as `woodlot.network.switch.Port`."""
     network_lost: str = ""
     """Why a network is gone while the container runs; empty while all are there."""
+    files_lost: str = ""
+    """Why some of the host's files are gone while it runs; empty while all are there."""
     restart_count: int = 0
     """How often it was started again by its restart policy since somebody started it."""
     health: Health | None = None

@@ -74,7 +74,7 @@ fmt: setup ## Format the Python and Go code
 
 .PHONY: test-unit
 test-unit: setup ## Run the unit tests: no root, network or VM
-	$(PYTEST) tests/unit $(ARGS)
+	$(PYTEST) -n auto tests/unit $(ARGS)
 
 .PHONY: test-vm
 test-vm: setup ## Run the tests that boot virtual machines
@@ -92,6 +92,7 @@ test-go: setup
 .PHONY: bench
 bench: setup ## Measure against Docker, side by side [N=10]
 	$(VENV) $(PYTHON) -m benchmarks.run --runs "$(N)"
+	$(VENV) $(PYTHON) -m benchmarks.files
 	$(VENV) $(PYTHON) -m benchmarks.network
 
 .PHONY: kernel

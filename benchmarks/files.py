@@ -1,81 +1,124 @@
-"""What shared files cost: `python -m benchmarks.files IMAGE` on an installation that has the image (python:3.11)."""
+"""What files cost: root filesystem, shared directory, volumes, beside Docker's in one run.
 
+    python -m benchmarks.files [--runs N]
+
+Prints a table and writes build/bench-files.json. Needs root, as Docker does.
+"""
+
+import argparse
+import json
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-RUNS = 3
-PROGRAM = Path(sys.executable).parent / "container"
-SCRIPT = """
-import os, time
-os.chdir("{where}")
+from benchmarks.run import check_machine, describe_machine, open_sides
+from tests.images.cache import BUILD
+
+OUTPUT = BUILD / "bench-files.json"
+FILES = 500
+BIG_MIB = 64
+# Each step prints its name and seconds, by the container's own clock.
+SCRIPT = f"""
+import os, sys, time
+os.chdir(sys.argv[1])
 def lap(name, work):
-    start = time.monotonic(); work(); print(name, round(time.monotonic() - start, 3))
+    start = time.monotonic(); work(); print(f"{{name}}={{time.monotonic() - start:.4f}}")
 def create():
-    for i in range(500):
-        with open(f"f{i}", "wb") as f: f.write(b"x" * 1000)
+    for i in range({FILES}):
+        with open(f"f{{i}}", "wb") as f: f.write(b"x" * 1000)
 def stat():
-    for i in range(500): os.stat(f"f{i}")
+    for i in range({FILES}): os.stat(f"f{{i}}")
 def read():
-    for i in range(500): open(f"f{i}", "rb").read()
+    for i in range({FILES}): open(f"f{{i}}", "rb").read()
 def remove():
-    for i in range(500): os.unlink(f"f{i}")
+    for i in range({FILES}): os.unlink(f"f{{i}}")
 def write_big():
     with open("big", "wb") as f:
-        for _ in range(64): f.write(bytes(1 << 20))
+        for _ in range({BIG_MIB}): f.write(bytes(1 << 20))
         os.fsync(f.fileno())
 def read_big():
     with open("big", "rb") as f:
         while f.read(1 << 20): pass
-for name, work in (("create 500 files", create), ("stat them", stat), ("read them", read), ("remove them", remove),
-                   ("write 64 MiB, fsync", write_big), ("read 64 MiB", read_big)):
-    lap(name, work)
+lap("create {FILES} files", create)
+lap("stat them", stat)
+lap("read them", read)
+lap("remove them", remove)
+lap("write {BIG_MIB} MiB, fsync", write_big)
+lap("read {BIG_MIB} MiB", read_big)
+os.unlink("big")
 """
 
 
-def measure(image: str, *flags: str, where: str) -> dict[str, float]:
-    """Seconds of each step, and of the whole run."""
-    start = time.monotonic()
-    argv = [
-        str(PROGRAM),
-        "run",
-        "--rm",
-        *flags,
-        image,
-        "python3",
-        "-c",
-        SCRIPT.replace("{where}", where),
-    ]
-    out = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
-    rows = [line.rsplit(" ", 1) for line in out.splitlines()]
-    steps = {name: float(value) for name, value in rows}
-    return {**steps, "start and end": time.monotonic() - start - sum(steps.values())}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where the files are: flags of ``run`` on either side; DIRECTORY is one of the host's."""
+
+    name: str
+    ours: Sequence[str]
+    dockers: Sequence[str]
 
 
-def main() -> None:
-    """Print a table in Markdown: the root filesystem, a directory with and without events, a block volume."""
-    image = sys.argv[1]
-    kinds = {
-        "root filesystem": ([], "/tmp"),
-        "directory": (["-v", "DIRECTORY:/s"], "/s"),
-        "directory, watch": (["-v", "DIRECTORY:/s:watch"], "/s"),
-        "block volume": (["-v", "/s"], "/s"),
-    }
-    results: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
-    for _ in range(RUNS):
-        for kind, (flags, where) in kinds.items():
-            with tempfile.TemporaryDirectory() as directory:
-                given = [flag.replace("DIRECTORY", directory) for flag in flags]
-                results[kind].append(measure(image, *given, where=where))
-    print("|  |", " | ".join(kinds), "|")
-    print("| --- |", " | ".join("---" for _ in kinds), "|")
-    for step in results["root filesystem"][0]:
-        medians = (statistics.median(run[step] for run in runs) for runs in results.values())
-        print("|", step, "|", " | ".join(f"{value:.2f}" for value in medians), "|")
+PLACES = (
+    Place(name="root", ours=(), dockers=()),
+    Place(name="bind", ours=("-v", "DIRECTORY:/d"), dockers=("-v", "DIRECTORY:/d")),
+    Place(name="bind:watch", ours=("-v", "DIRECTORY:/d:watch"), dockers=("-v", "DIRECTORY:/d")),
+    Place(name="volume", ours=("-v", "files:/d"), dockers=("-v", "files:/d")),
+    Place(name="block", ours=("-v", "blocks:/d"), dockers=("-v", "files:/d")),
+)
+
+
+def main() -> int:
+    """Measure, print, write; the exit status."""
+    parser = argparse.ArgumentParser(description="Measure what files cost, side by side.")
+    parser.add_argument("--runs", type=int, default=3, metavar="N", help="runs of each side")
+    runs: int = parser.parse_args().runs
+    if not check_machine():
+        return 1
+    taken: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    with open_sides() as (container, docker, registry):
+        image = registry.reference("python:3.11")
+        container.ok("pull", image)
+        docker("pull", "-q", image)
+        container.ok("volume", "create", "--opt", "type=block", "blocks")
+        for _ in range(runs):
+            for place in PLACES:
+                ours = measure(lambda *args: container.ok(*args, timeout_s=600), image, place.ours)
+                theirs = measure(
+                    lambda *args: docker(*args, timeout_s=600).stdout, image, place.dockers
+                )
+                steps = taken.setdefault(place.name, {})
+                for step, seconds in ours.items():
+                    steps.setdefault(step, []).append((seconds, theirs[step]))
+        machine = describe_machine(container, docker, registry)
+    OUTPUT.write_text(json.dumps({"machine": machine, "seconds": taken}, indent=2) + "\n")
+    print(", ".join(f"{name} {value}" for name, value in machine.items()))
+    print("\n".join(render(taken)))
+    return 0
+
+
+def measure(run: Callable[..., str], image: str, flags: Sequence[str]) -> dict[str, float]:
+    """Seconds of each step in one container."""
+    with tempfile.TemporaryDirectory() as directory:
+        given = [flag.replace("DIRECTORY", directory) for flag in flags]
+        where = "/d" if flags else "/srv"
+        said = run("run", "--rm", *given, image, "python3", "-c", SCRIPT, where)
+    pairs = (line.rsplit("=", 1) for line in said.splitlines())
+    return {name: float(seconds) for name, seconds in pairs}
+
+
+def render(taken: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]) -> Iterator[str]:
+    """A table in Markdown: for each place our seconds, Docker's, and ours over theirs; medians."""
+    yield "| seconds, ours / Docker's = ratio | " + " | ".join(taken) + " |"
+    yield "| --- |" + " --- |" * len(taken)
+    for step in next(iter(taken.values())):
+        cells: list[str] = []
+        for steps in taken.values():
+            ours, theirs = (statistics.median(side) for side in zip(*steps[step], strict=True))
+            cells.append(f"{ours:.2f} / {theirs:.3f} = {ours / theirs:.0f}")
+        yield f"| {step} | " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

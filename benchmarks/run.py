@@ -67,13 +67,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure woodlot against Docker, side by side.")
     parser.add_argument("--runs", type=int, default=10, metavar="N", help="runs of each side")
     runs: int = parser.parse_args().runs
-    missing = [
-        name for name in ("docker-registry", "dockerd", "iptables") if not shutil.which(name)
-    ]
-    if os.geteuid() != 0:
-        missing.insert(0, "root's rights")
-    if missing:
-        print(f"error: measuring needs {', '.join(missing)}", file=sys.stderr)
+    if not check_machine():
         return 1
     with open_sides() as (container, docker, registry):
         results = [measure(task, runs) for task in make_tasks(container, docker, registry)]
@@ -81,6 +75,17 @@ def main() -> int:
     OUTPUT.write_text(json.dumps(build_report(machine, results), indent=2) + "\n")
     print("\n".join(render(machine, results)))
     return 0
+
+
+def check_machine() -> bool:
+    """Whether everything is here; what is not is said."""
+    programs = ("docker-registry", "dockerd", "iptables")
+    missing = [name for name in programs if not shutil.which(name)]
+    if os.geteuid() != 0:
+        missing.insert(0, "root's rights")
+    if missing:
+        print(f"error: measuring needs {', '.join(missing)}", file=sys.stderr)
+    return not missing
 
 
 @contextmanager

@@ -7,6 +7,7 @@ by the next command that sees it.
 """
 
 import contextlib
+import logging
 import os
 import secrets
 import shutil
@@ -17,13 +18,15 @@ from pathlib import Path
 from woodlot.container import options, sockets, state
 from woodlot.container.events import tell
 from woodlot.container.spec import ContainerSpec
-from woodlot.errors import AlreadyExistsError, LimitError, StateError, WoodlotError
+from woodlot.errors import AlreadyExistsError, LimitError, StateError, UnsupportedError
 from woodlot.paths import Paths
 from woodlot.store.containers import ContainerRecord
 from woodlot.store.disk import disk_errors
 from woodlot.store.locks import hold, open_lock, try_flock, unlock_and_close
 from woodlot.store.store import Store
 from woodlot.volume import volume
+
+log = logging.getLogger(__name__)
 
 _LOST = "its supervisor was killed, or could not record the end; the virtual machine is gone"
 
@@ -182,10 +185,22 @@ def find(store: Store, key: str) -> Container:
 
 
 def find_all(store: Store) -> list[Container]:
-    """Every container, oldest first; what killed processes left behind is cleaned up."""
+    """Every container, oldest first; what killed processes left behind is cleaned up.
+
+    One whose record another version of woodlot has written is left out, and told in the log.
+    """
     records = store.containers.list()
     _sweep(store, {record.id for record in records})
-    return [found for record in records if (found := _mend(store, record)) is not None]
+    found: list[Container] = []
+    for record in records:
+        try:
+            container = _mend(store, record)
+        except UnsupportedError as error:
+            log.warning("%s", error.message)
+            continue
+        if container is not None:
+            found.append(container)
+    return found
 
 
 def delete(store: Store, container: Container) -> None:
@@ -282,9 +297,10 @@ def _mend(store: Store, record: ContainerRecord) -> Container | None:
         spec = ContainerSpec.from_json(record.spec)
         current = state.from_json(record.state)
     except (TypeError, KeyError) as error:
-        raise WoodlotError(
+        raise UnsupportedError(
             f"the record of container {record.name} was written by another version of woodlot",
             details=str(error),
+            hint="use it with that version, or remove it with that",
         ) from error
     if isinstance(current, state.Stopped | state.Created):
         return Container(spec=spec, state=current)

@@ -24,6 +24,7 @@ from woodlot.errors import (
     ConfigError,
     NotFoundError,
     StateError,
+    UnsupportedError,
     WoodlotError,
 )
 from woodlot.paths import Paths
@@ -434,3 +435,15 @@ def test_a_name_that_is_taken_is_refused(store: Store) -> None:
         # Taken between the look and the change.
         store.containers.rename(one.spec.id, "two")
     assert lifecycle.find(store, "one") == one
+
+
+def test_a_record_of_another_version_hides_no_other(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.close(lifecycle.reserve(store, WEB))
+    other = {**WEB.to_json(), "id": "c" * 64, "name": "odd", "of_tomorrow": 1}
+    store.containers.insert("c" * 64, "odd", other, {"state": "created"})
+    assert [found.spec.name for found in lifecycle.find_all(store)] == ["web"]
+    assert "container odd was written by another version" in caplog.text
+    with pytest.raises(UnsupportedError, match="odd"):
+        lifecycle.find(store, "odd")

@@ -28,6 +28,8 @@ from woodlot.volume import volume
 
 log = logging.getLogger(__name__)
 
+_INSTANT_MS = 100
+
 _LOST = "its supervisor was killed, or could not record the end; the virtual machine is gone"
 
 
@@ -120,13 +122,22 @@ def keep_stopped(store: Store, container: Container) -> int:
     with contextlib.ExitStack() as undo:
         lock = open_lock(path)
         undo.callback(os.close, lock)
-        if not (try_flock(lock) and _is_at(lock, path)):
+        if not (_take(lock) and _is_at(lock, path)):
             raise _busy(container)
         if find(store, container.spec.id).is_live:
             raise StateError(f"container {container.spec.name} has been started meanwhile")
         os.set_inheritable(lock, True)  # noqa: FBT003
         undo.pop_all()
     return lock
+
+
+def _take(lock: int) -> bool:
+    """Lock it, unless somebody holds it for longer than an instant, as those do who wait in `until_ended`."""
+    for _ in range(_INSTANT_MS):
+        if try_flock(lock):
+            return True
+        time.sleep(0.001)
+    return False
 
 
 def _busy(container: Container) -> StateError:
@@ -212,7 +223,7 @@ def delete(store: Store, container: Container) -> None:
     directory = store.paths.container(container.spec.id)
     lock = open_lock(directory / "lock") if directory.is_dir() else None
     try:
-        if lock is not None and not try_flock(lock):
+        if lock is not None and not _take(lock):
             if not container.is_live:
                 raise _busy(container)
             raise StateError(

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
@@ -447,3 +448,14 @@ def test_a_record_of_another_version_hides_no_other(
     assert "container odd was written by another version" in caplog.text
     with pytest.raises(UnsupportedError, match="odd"):
         lifecycle.find(store, "odd")
+
+
+def test_who_waited_for_its_end_is_not_in_the_way(store: Store) -> None:
+    os.close(lifecycle.reserve(store, WEB, starts=False))
+    waiting = open_lock(store.paths.container(WEB.id) / "lock")
+    assert try_flock(waiting)
+    release = threading.Timer(0.02, os.close, (waiting,))
+    release.start()
+    lifecycle.delete(store, lifecycle.find(store, "web"))
+    release.join()
+    assert store.containers.list() == []

@@ -11,6 +11,9 @@ At the end of the session nothing may be left of it: no process, no socket, no m
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +30,44 @@ from tests.registry.server import Registry, serve_registry
 
 # What is dear to make and the same for every root: it outlives the session.
 SHARED = ("kernels", "initramfs", "disks")
+
+
+_building: list[subprocess.Popen[bytes]] = []
+
+
+def _needs_images(item: pytest.Item) -> bool:
+    return "images" in getattr(item, "fixturenames", ())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files of tests that need the images come last; they are built meanwhile."""
+    late = {item.path for item in items if _needs_images(item)}
+    items.sort(key=lambda item: item.path in late)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin to build the images; the fixture waits for the end, or finds out why they cannot be built."""
+    if not session.config.option.collectonly and any(map(_needs_images, session.items)):
+        argv = [sys.executable, "-m", "tests.images.cache"]
+        _building.append(
+            subprocess.Popen(
+                argv,
+                cwd=Path(__file__).parent.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        )
+
+
+def pytest_sessionfinish() -> None:
+    """Leave nothing running, also after `-x`."""
+    for process in _building:
+        if process.poll() is None:
+            # With the programs that it runs.
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
 
 
 @pytest.fixture(scope="session")

@@ -25,3 +25,7 @@ def ensure_images() -> Path:
             mkimages.make_images(partial)
             partial.rename(layout)
     return layout
+
+
+if __name__ == "__main__":
+    ensure_images()

@@ -19,7 +19,7 @@ from tests.registry.server import Registry
 
 pytestmark = pytest.mark.vm
 
-KILLS = int(os.environ.get("WOODLOT_TEST_KILLS", "8"))
+KILLS = int(os.environ.get("WOODLOT_TEST_KILLS", "6"))
 SEED = int(os.environ.get("WOODLOT_TEST_SEED", "0")) or random.randrange(1 << 32)
 WORKERS = 3
 # For one command, with all that is killed under it: nothing may hang.

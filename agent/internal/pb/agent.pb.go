@@ -2946,7 +2946,10 @@ func (*WriteArchiveRequest_Open_) isWriteArchiveRequest_Request() {}
 func (*WriteArchiveRequest_Data) isWriteArchiveRequest_Request() {}
 
 type WriteArchiveResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A gRPC status. It is a message because a status that ends the stream gets lost under a client that still writes.
+	Code          uint32 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2979,6 +2982,20 @@ func (x *WriteArchiveResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use WriteArchiveResponse.ProtoReflect.Descriptor instead.
 func (*WriteArchiveResponse) Descriptor() ([]byte, []int) {
 	return file_agent_v1_agent_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *WriteArchiveResponse) GetCode() uint32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *WriteArchiveResponse) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
 }
 
 type ExportRequest struct {
@@ -3922,8 +3939,10 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x04data\x18\x02 \x01(\fH\x00R\x04data\x1a\x1a\n" +
 	"\x04Open\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\fR\x04pathB\t\n" +
-	"\arequest\"\x16\n" +
-	"\x14WriteArchiveResponse\"\x0f\n" +
+	"\arequest\"D\n" +
+	"\x14WriteArchiveResponse\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\rR\x04code\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\x0f\n" +
 	"\rExportRequest\"\r\n" +
 	"\vDiffRequest\"\xdc\x01\n" +
 	"\fDiffResponse\x12?\n" +
@@ -3953,11 +3972,11 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x05Pause\x12\x1e.woodlot.agent.v1.PauseRequest\x1a\x1f.woodlot.agent.v1.PauseResponse\x12N\n" +
 	"\aUnpause\x12 .woodlot.agent.v1.UnpauseRequest\x1a!.woodlot.agent.v1.UnpauseResponse\x12K\n" +
 	"\x06Update\x12\x1f.woodlot.agent.v1.UpdateRequest\x1a .woodlot.agent.v1.UpdateResponse\x12Q\n" +
-	"\bShutdown\x12!.woodlot.agent.v1.ShutdownRequest\x1a\".woodlot.agent.v1.ShutdownResponse2\xa8\x03\n" +
+	"\bShutdown\x12!.woodlot.agent.v1.ShutdownRequest\x1a\".woodlot.agent.v1.ShutdownResponse2\xaa\x03\n" +
 	"\x05Files\x12Q\n" +
 	"\bStatPath\x12!.woodlot.agent.v1.StatPathRequest\x1a\".woodlot.agent.v1.StatPathResponse\x12U\n" +
-	"\vReadArchive\x12$.woodlot.agent.v1.ReadArchiveRequest\x1a\x1e.woodlot.agent.v1.ArchivePiece0\x01\x12_\n" +
-	"\fWriteArchive\x12%.woodlot.agent.v1.WriteArchiveRequest\x1a&.woodlot.agent.v1.WriteArchiveResponse(\x01\x12K\n" +
+	"\vReadArchive\x12$.woodlot.agent.v1.ReadArchiveRequest\x1a\x1e.woodlot.agent.v1.ArchivePiece0\x01\x12a\n" +
+	"\fWriteArchive\x12%.woodlot.agent.v1.WriteArchiveRequest\x1a&.woodlot.agent.v1.WriteArchiveResponse(\x010\x01\x12K\n" +
 	"\x06Export\x12\x1f.woodlot.agent.v1.ExportRequest\x1a\x1e.woodlot.agent.v1.ArchivePiece0\x01\x12G\n" +
 	"\x04Diff\x12\x1d.woodlot.agent.v1.DiffRequest\x1a\x1e.woodlot.agent.v1.DiffResponse0\x01B\"Z woodlot.dev/agent/internal/pb;pbb\x06proto3"
 

@@ -804,8 +804,9 @@ type FilesClient interface {
 	ReadArchive(ctx context.Context, in *ReadArchiveRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ArchivePiece], error)
 	// Unpacks a tar into a directory. The first request is `open`; the end of the requests is the end of the tar. A file
 	// or link takes the place of another, a directory joins one that is there and leaves its attributes alone; neither
-	// takes the place of the other. When the stream breaks, what was unpacked so far stays.
-	WriteArchive(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[WriteArchiveRequest, WriteArchiveResponse], error)
+	// takes the place of the other. When the stream breaks, what was unpacked so far stays. The one response comes when
+	// all is unpacked or as soon as something failed; what is sent after it is thrown away, until the requests end.
+	WriteArchive(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WriteArchiveRequest, WriteArchiveResponse], error)
 	// A tar of the root filesystem without what is mounted in it. The container's processes stand still until the stream
 	// ends or breaks.
 	Export(ctx context.Context, in *ExportRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ArchivePiece], error)
@@ -850,7 +851,7 @@ func (c *filesClient) ReadArchive(ctx context.Context, in *ReadArchiveRequest, o
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Files_ReadArchiveClient = grpc.ServerStreamingClient[ArchivePiece]
 
-func (c *filesClient) WriteArchive(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[WriteArchiveRequest, WriteArchiveResponse], error) {
+func (c *filesClient) WriteArchive(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WriteArchiveRequest, WriteArchiveResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Files_ServiceDesc.Streams[1], Files_WriteArchive_FullMethodName, cOpts...)
 	if err != nil {
@@ -861,7 +862,7 @@ func (c *filesClient) WriteArchive(ctx context.Context, opts ...grpc.CallOption)
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type Files_WriteArchiveClient = grpc.ClientStreamingClient[WriteArchiveRequest, WriteArchiveResponse]
+type Files_WriteArchiveClient = grpc.BidiStreamingClient[WriteArchiveRequest, WriteArchiveResponse]
 
 func (c *filesClient) Export(ctx context.Context, in *ExportRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ArchivePiece], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -917,8 +918,9 @@ type FilesServer interface {
 	ReadArchive(*ReadArchiveRequest, grpc.ServerStreamingServer[ArchivePiece]) error
 	// Unpacks a tar into a directory. The first request is `open`; the end of the requests is the end of the tar. A file
 	// or link takes the place of another, a directory joins one that is there and leaves its attributes alone; neither
-	// takes the place of the other. When the stream breaks, what was unpacked so far stays.
-	WriteArchive(grpc.ClientStreamingServer[WriteArchiveRequest, WriteArchiveResponse]) error
+	// takes the place of the other. When the stream breaks, what was unpacked so far stays. The one response comes when
+	// all is unpacked or as soon as something failed; what is sent after it is thrown away, until the requests end.
+	WriteArchive(grpc.BidiStreamingServer[WriteArchiveRequest, WriteArchiveResponse]) error
 	// A tar of the root filesystem without what is mounted in it. The container's processes stand still until the stream
 	// ends or breaks.
 	Export(*ExportRequest, grpc.ServerStreamingServer[ArchivePiece]) error
@@ -940,7 +942,7 @@ func (UnimplementedFilesServer) StatPath(context.Context, *StatPathRequest) (*St
 func (UnimplementedFilesServer) ReadArchive(*ReadArchiveRequest, grpc.ServerStreamingServer[ArchivePiece]) error {
 	return status.Errorf(codes.Unimplemented, "method ReadArchive not implemented")
 }
-func (UnimplementedFilesServer) WriteArchive(grpc.ClientStreamingServer[WriteArchiveRequest, WriteArchiveResponse]) error {
+func (UnimplementedFilesServer) WriteArchive(grpc.BidiStreamingServer[WriteArchiveRequest, WriteArchiveResponse]) error {
 	return status.Errorf(codes.Unimplemented, "method WriteArchive not implemented")
 }
 func (UnimplementedFilesServer) Export(*ExportRequest, grpc.ServerStreamingServer[ArchivePiece]) error {
@@ -1004,7 +1006,7 @@ func _Files_WriteArchive_Handler(srv interface{}, stream grpc.ServerStream) erro
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type Files_WriteArchiveServer = grpc.ClientStreamingServer[WriteArchiveRequest, WriteArchiveResponse]
+type Files_WriteArchiveServer = grpc.BidiStreamingServer[WriteArchiveRequest, WriteArchiveResponse]
 
 func _Files_Export_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(ExportRequest)
@@ -1049,6 +1051,7 @@ var Files_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WriteArchive",
 			Handler:       _Files_WriteArchive_Handler,
+			ServerStreams: true,
 			ClientStreams: true,
 		},
 		{

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 
+	"google.golang.org/grpc/status"
+
 	"woodlot.dev/agent/internal/changes"
 	"woodlot.dev/agent/internal/container"
 	"woodlot.dev/agent/internal/pb"
@@ -117,6 +119,19 @@ func (r *received) Read(b []byte) (int, error) {
 
 // WriteArchive unpacks a tar into a directory.
 func (s *server) WriteArchive(stream pb.Files_WriteArchiveServer) error {
+	result := status.Convert(s.unpack(stream))
+	answer := &pb.WriteArchiveResponse{Code: uint32(result.Code()), Message: result.Message()}
+	if err := stream.Send(answer); err != nil {
+		return err
+	}
+	for {
+		if _, err := stream.Recv(); err != nil {
+			return nil // the client has its answer and closes or cancels
+		}
+	}
+}
+
+func (s *server) unpack(stream pb.Files_WriteArchiveServer) error {
 	first, err := stream.Recv()
 	if err != nil {
 		return toStatus(err)
@@ -137,7 +152,7 @@ func (s *server) WriteArchive(stream pb.Files_WriteArchiveServer) error {
 		if _, err := io.Copy(io.Discard, content); err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
-		return stream.SendAndClose(&pb.WriteArchiveResponse{})
+		return nil
 	})
 }
 

@@ -30,9 +30,11 @@ from woodlot.errors import (
     StateError,
     WoodlotError,
 )
+from woodlot.guest.client import clean
 from woodlot.store.store import Store
 
 _MAX_PATH_BYTES = 4096
+_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class ChangeKind(StrEnum):
@@ -147,7 +149,11 @@ class Files(Channel):
             await call.done_writing()
 
         async def answer() -> None:
-            await call
+            async for said in call:
+                if said.code:
+                    raise self._error(said.code, clean(said.message))
+                return
+            raise GuestError(f"container {self._name}: no answer to the files sent")
 
         # The answer may come first: then it says what went wrong, and the rest of the tar is not wanted.
         feeding, answering = asyncio.create_task(feed()), asyncio.create_task(answer())
@@ -183,9 +189,11 @@ class Files(Channel):
 
     def _translate(self, error: grpc.aio.AioRpcError) -> WoodlotError:
         """The supervisor's own error, or the guest's, whose text the supervisor has made fit to be shown."""
-        said = error.details() or ""
+        return self._error(error.code().value[0], error.details() or "")
+
+    def _error(self, code: int, said: str) -> WoodlotError:
         message = f"container {self._name}: {said}"
-        match error.code():
+        match _CODES.get(code):
             case grpc.StatusCode.FAILED_PRECONDITION if said.startswith("{"):
                 return decode_error(said)
             case grpc.StatusCode.NOT_FOUND:
@@ -196,8 +204,8 @@ class Files(Channel):
                 return LimitError(message)
             case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
                 return StateError(f"container {self._name} has ended", details=said)
-            case code:
-                return GuestError(message, details=str(code))
+            case other:
+                return GuestError(message, details=str(other or code))
 
 
 @asynccontextmanager

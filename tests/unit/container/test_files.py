@@ -64,13 +64,16 @@ class Guest(agent_pb2_grpc.FilesServicer):
 
     async def WriteArchive(
         self, requests: AsyncIterator[pb.WriteArchiveRequest], context: Any
-    ) -> pb.WriteArchiveResponse:
+    ) -> AsyncGenerator[pb.WriteArchiveResponse]:
         async for request in requests:
             if request.HasField("open"):
                 self.opened = request.open.path
-                await self._refuse(context)
+                if self.refuse is not None:
+                    code, message = self.refuse
+                    yield pb.WriteArchiveResponse(code=code.value[0], message=message)
             self.received += request.data
-        return pb.WriteArchiveResponse()
+        if self.refuse is None:
+            yield pb.WriteArchiveResponse()
 
     async def Export(
         self, request: pb.ExportRequest, context: Any

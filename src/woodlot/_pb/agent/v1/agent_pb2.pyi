@@ -525,8 +525,12 @@ class WriteArchiveRequest(_message.Message):
     def __init__(self, open: _Optional[_Union[WriteArchiveRequest.Open, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class WriteArchiveResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("code", "message")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    message: str
+    def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
 
 class ExportRequest(_message.Message):
     __slots__ = ()

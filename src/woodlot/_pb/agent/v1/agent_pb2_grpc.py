@@ -839,7 +839,7 @@ class FilesStub(object):
                 request_serializer=agent_dot_v1_dot_agent__pb2.ReadArchiveRequest.SerializeToString,
                 response_deserializer=agent_dot_v1_dot_agent__pb2.ArchivePiece.FromString,
                 _registered_method=True)
-        self.WriteArchive = channel.stream_unary(
+        self.WriteArchive = channel.stream_stream(
                 '/woodlot.agent.v1.Files/WriteArchive',
                 request_serializer=agent_dot_v1_dot_agent__pb2.WriteArchiveRequest.SerializeToString,
                 response_deserializer=agent_dot_v1_dot_agent__pb2.WriteArchiveResponse.FromString,
@@ -881,7 +881,8 @@ class FilesServicer(object):
     def WriteArchive(self, request_iterator, context):
         """Unpacks a tar into a directory. The first request is `open`; the end of the requests is the end of the tar. A file
         or link takes the place of another, a directory joins one that is there and leaves its attributes alone; neither
-        takes the place of the other. When the stream breaks, what was unpacked so far stays.
+        takes the place of the other. When the stream breaks, what was unpacked so far stays. The one response comes when
+        all is unpacked or as soon as something failed; what is sent after it is thrown away, until the requests end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -915,7 +916,7 @@ def add_FilesServicer_to_server(servicer, server):
                     request_deserializer=agent_dot_v1_dot_agent__pb2.ReadArchiveRequest.FromString,
                     response_serializer=agent_dot_v1_dot_agent__pb2.ArchivePiece.SerializeToString,
             ),
-            'WriteArchive': grpc.stream_unary_rpc_method_handler(
+            'WriteArchive': grpc.stream_stream_rpc_method_handler(
                     servicer.WriteArchive,
                     request_deserializer=agent_dot_v1_dot_agent__pb2.WriteArchiveRequest.FromString,
                     response_serializer=agent_dot_v1_dot_agent__pb2.WriteArchiveResponse.SerializeToString,
@@ -1011,7 +1012,7 @@ class Files(object):
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.stream_unary(
+        return grpc.experimental.stream_stream(
             request_iterator,
             target,
             '/woodlot.agent.v1.Files/WriteArchive',

@@ -24,6 +24,19 @@ def prune_options(*keys: str, what: str) -> Callable[[F], F]:
 
     Args:
         keys: Of conditions.
+        what: As for `force_option`.
+    """
+
+    def decorate(command: F) -> F:
+        return force_option(what)(filter_option(*keys, short=False)(command))
+
+    return decorate
+
+
+def force_option(what: str) -> Callable[[F], F]:
+    """``--force``; without it, the command runs once its user has agreed.
+
+    Args:
         what: What the command removes, for the question; nobody is asked where there is no terminal.
     """
 
@@ -37,7 +50,7 @@ def prune_options(*keys: str, what: str) -> Callable[[F], F]:
         option = click.option(
             "-f", "--force", is_flag=True, help="Do not ask, as on a terminal it does."
         )
-        return cast("F", option(filter_option(*keys, short=False)(run)))
+        return cast("F", option(run))
 
     return decorate
 

@@ -9,6 +9,7 @@ import click
 
 from woodlot.cli.groups import Group
 from woodlot.cli.listing import Form, View, list_options, show
+from woodlot.cli.pruning import force_option
 from woodlot.units import format_size, format_time
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def list_command(app: "App", *, form: Form) -> None:
 
 @template.command("prune")
 @click.option("-a", "--all", "everything", is_flag=True, help="Remove those in use lately, too.")
+@force_option("templates that nobody used for long, or all with --all")
 @click.pass_obj
 def prune_command(app: "App", *, everything: bool) -> None:
     """Remove templates that nobody used for long; running containers go on."""

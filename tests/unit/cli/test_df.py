@@ -17,6 +17,7 @@ from woodlot.container import disk_usage, lifecycle, prune, state
 from woodlot.container.spec import NetworkSpec
 from woodlot.errors import ConfigError
 from woodlot.network import network, remove
+from woodlot.paths import Paths
 from woodlot.store.locks import try_hold
 from woodlot.store.store import Store
 from woodlot.template import template
@@ -156,6 +157,26 @@ def test_on_a_terminal_it_asks(
         assert ("b" * 64 in ran.out) is removed
     monkeypatch.setattr(sys, "stdin", Terminal(""))
     assert run(*command, "--force").status == 0
+
+
+def test_pruning_templates_asks_too(
+    world: Store, run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed: list[int | None] = []
+
+    def remove(paths: Paths, *, max_bytes: int | None) -> list[template.Template]:
+        removed.append(max_bytes)
+        return [template.Template(id="a" * 64, directory=paths.templates / "a", description={})]
+
+    monkeypatch.setattr(template, "prune", remove)
+    monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
+    ran = run("system", "template", "prune")
+    assert (ran.status, ran.out, removed) == (1, "", [])
+    assert "templates that nobody used for long" in ran.err
+    monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
+    assert run.ok("system", "template", "prune") == ["a" * 64]
+    assert run.ok("system", "template", "prune", "-f", "--all") == ["a" * 64]
+    assert removed == [None, 0]
 
 
 def test_old_templates(world: Store, monkeypatch: pytest.MonkeyPatch) -> None:

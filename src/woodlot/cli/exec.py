@@ -59,14 +59,16 @@ def exec_command(
         )
     if workdir is not None and not workdir.startswith("/"):
         raise ConfigError(f"--workdir must be an absolute path, not {workdir!r}")
-    variables: dict[str, str] = {}
+    variables: dict[str, str | None] = {}
     for path in env_files:
         variables |= options.read_env_file(path, environ=os.environ)
     variables |= options.parse_env(env, environ=os.environ)
     spec = ExecSpec(
         id=secrets.token_hex(8),
         args=tuple(command),
-        env=tuple(f"{name}={value}" for name, value in variables.items()),
+        env=tuple(
+            name if value is None else f"{name}={value}" for name, value in variables.items()
+        ),
         cwd=workdir or "",
         user=user or "",
         tty=tty,

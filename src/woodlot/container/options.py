@@ -51,26 +51,25 @@ def check_name(name: str, *, what: str = "--name") -> str:
     return name
 
 
-def parse_env(assignments: Iterable[str], *, environ: Mapping[str, str]) -> dict[str, str]:
-    """Variables from ``NAME=value`` or ``NAME``, which takes the value it has here and is skipped without one.
+def parse_env(assignments: Iterable[str], *, environ: Mapping[str, str]) -> dict[str, str | None]:
+    """Variables from ``NAME=value`` or ``NAME``, which takes the value it has here; None without one.
 
     Raises:
         ConfigError: A name is empty.
     """
-    variables: dict[str, str] = {}
+    variables: dict[str, str | None] = {}
     for text in assignments:
         name, equals, value = text.partition("=")
         if not name or "\0" in text:
             raise ConfigError(f"-e cannot be {text!r}", hint="write NAME=value or NAME")
-        if equals:
-            variables[name] = value
-        elif name in environ:
-            variables[name] = environ[name]
+        variables[name] = value if equals else environ.get(name)
     return variables
 
 
 def read_env_file(path: Path, *, environ: Mapping[str, str]) -> dict[str, str]:
-    """Variables of a file: one a line as `parse_env` takes it; empty lines and ``#`` comments are skipped.
+    """Variables of a file: one a line as `parse_env` takes it.
+
+    Empty lines, ``#`` comments and names that have no value here are skipped.
 
     Raises:
         ConfigError: The file cannot be read, or a line is no assignment.
@@ -94,15 +93,19 @@ def read_env_file(path: Path, *, environ: Mapping[str, str]) -> dict[str, str]:
         name = line.partition("=")[0]
         if not name or any(char.isspace() for char in name) or "\0" in line:
             raise ConfigError(f"--env-file {path}: {line!r} is not NAME=value")
-    return parse_env(assignments, environ=environ)
+    variables = parse_env(assignments, environ=environ)
+    return {name: value for name, value in variables.items() if value is not None}
 
 
 def merge_env(
     image: Sequence[str], files: Iterable[Path], flags: Iterable[str], *, tty: bool, hostname: str
 ) -> tuple[str, ...]:
-    """The process's environment: Docker's defaults, then the image's, the files', the flags', the last one wins."""
+    """The process's environment: Docker's defaults, then the image's, the files', the flags', the last one wins.
+
+    A flag with a name that has no value here takes the variable away.
+    """
     environ = os.environ
-    variables = {"PATH": DEFAULT_PATH, "HOSTNAME": hostname}
+    variables: dict[str, str | None] = {"PATH": DEFAULT_PATH, "HOSTNAME": hostname}
     if tty:
         variables["TERM"] = "xterm"
     # A bare name in an image would hand it a variable of the host's.
@@ -113,7 +116,7 @@ def merge_env(
     for path in files:
         variables |= read_env_file(path, environ=environ)
     variables |= parse_env(flags, environ=environ)
-    return tuple(f"{name}={value}" for name, value in variables.items())
+    return tuple(f"{name}={value}" for name, value in variables.items() if value is not None)
 
 
 def parse_ulimit(text: str) -> Rlimit:

@@ -117,6 +117,6 @@ def join_process(own: ProcessSpec, spec: ExecSpec) -> ProcessSpec:
 
 
 def _overlay_env(*layers: Iterable[str]) -> tuple[str, ...]:
-    """``NAME=value`` of all layers, each name once, the last one wins."""
+    """``NAME=value`` of all layers, each name once, the last one wins; one without a value takes the variable away."""
     variables = {text.partition("=")[0]: text for layer in layers for text in layer}
-    return tuple(variables.values())
+    return tuple(text for text in variables.values() if "=" in text)

@@ -66,7 +66,7 @@ class ExecSpec:
     """Unique among the container's processes."""
     args: tuple[str, ...]
     env: tuple[str, ...] = ()
-    """``NAME=value``, over the container's own."""
+    """``NAME=value``, over the container's own; ``NAME`` takes one of those away."""
     cwd: str = ""
     user: str = ""
     tty: bool = False

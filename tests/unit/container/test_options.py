@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from woodlot.container import options
-from woodlot.container.spec import Rlimit, Tmpfs
+from woodlot.container import options, requests
+from woodlot.container.spec import ExecSpec, ProcessSpec, Rlimit, Tmpfs
 from woodlot.errors import ConfigError, WoodlotError
 
 ENVIRON = {"HERE": "the host's", "EMPTY": ""}
@@ -37,11 +37,11 @@ def test_bad_names(name: str) -> None:
         ("A=x\ny", {"A": "x\ny"}),
         ("HERE", {"HERE": "the host's"}),
         ("EMPTY", {"EMPTY": ""}),
-        ("ABSENT", {}),
+        ("ABSENT", {"ABSENT": None}),
         ("HERE=", {"HERE": ""}),
     ],
 )
-def test_variables(assignment: str, expected: dict[str, str]) -> None:
+def test_variables(assignment: str, expected: dict[str, str | None]) -> None:
     assert options.parse_env([assignment], environ=ENVIRON) == expected
 
 
@@ -145,6 +145,21 @@ def test_only_the_user_can_pass_the_hosts_variables_on(
     assert merge(flags=("SECRET",))["SECRET"] == "s"
     (tmp_path / "env").write_text("SECRET\n")
     assert merge(files=(tmp_path / "env",))["SECRET"] == "s"
+
+
+def test_a_flag_without_a_value_takes_a_variable_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GONE", raising=False)
+    assert "GONE" not in merge(image=("GONE=image",), flags=("GONE",))
+    assert merge(image=("GONE=image",), flags=("GONE", "GONE=again"))["GONE"] == "again"
+    assert "HOSTNAME" in merge()
+    # A file's does not, as Docker's.
+    (tmp_path / "env").write_text("GONE\n")
+    assert merge(image=("GONE=image",), files=(tmp_path / "env",))["GONE"] == "image"
+    own = ProcessSpec(args=("sh",), env=("GONE=image", "KEPT=1"))
+    joined = requests.join_process(own, ExecSpec(id="1", args=("env",), env=("GONE", "NEVER")))
+    assert joined.env == ("KEPT=1",)
 
 
 def test_dockers_own_variables() -> None:

@@ -1,53 +1,47 @@
 """Values on the way through a supervisor's socket."""
 
 import json
+from collections.abc import Mapping
 
+from woodlot import errors
 from woodlot._pb.supervisor.v1 import supervisor_pb2 as pb
 from woodlot.container.session import End
 from woodlot.container.spec import ExecSpec
-from woodlot.errors import ErrorCode, ExecutionError, WoodlotError
+from woodlot.errors import ErrorCode, WoodlotError
 
-
-class RemoteError(WoodlotError):
-    """An error of the supervisor's, with the code it had there."""
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        details: str | None = None,
-        hint: str | None = None,
-        code: ErrorCode = ErrorCode.INTERNAL,
-    ) -> None:
-        super().__init__(message, details=details, hint=hint)
-        self.code = code
+_KINDS: Mapping[str, type[WoodlotError]] = {
+    name: kind
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, WoodlotError)
+}
 
 
 def encode_error(error: WoodlotError) -> str:
     """An error as the text of a gRPC status."""
+    # What is a class of its own for another module's sake is one of those that everybody knows.
+    kind = next(base.__name__ for base in type(error).__mro__ if base in _KINDS.values())
     return json.dumps(
         {
+            "kind": kind,
             "code": error.code.value,
             "message": error.message,
             "details": error.details,
             "hint": error.hint,
-            # By the code alone, a program that is missing on the host looks like one missing in the container.
-            "execution": isinstance(error, ExecutionError),
         }
     )
 
 
 def decode_error(text: str) -> WoodlotError:
-    """The error in the text of a gRPC status; any other text becomes the message."""
+    """The error in the text of a gRPC status, of the class it had there; any other text becomes the message."""
     try:
         fields = json.loads(text)
         code = ErrorCode(fields["code"])
-        message = str(fields["message"])
-        details, hint = fields.get("details"), fields.get("hint")
-        kind = ExecutionError if fields.get("execution") else RemoteError
+        kind = _KINDS.get(str(fields["kind"]), WoodlotError)
+        error = kind(str(fields["message"]), details=fields.get("details"), hint=fields.get("hint"))
     except (ValueError, KeyError, TypeError, AttributeError):
-        return RemoteError(text)
-    return kind(message, details=details, hint=hint, code=code)
+        return WoodlotError(text)
+    error.code = code
+    return error
 
 
 def encode_end(end: End) -> pb.Exit:

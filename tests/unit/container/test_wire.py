@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from woodlot import errors
 from woodlot.container.session import End
 from woodlot.container.wire import decode_end, decode_error, encode_end, encode_error
 from woodlot.errors import (
@@ -11,8 +12,10 @@ from woodlot.errors import (
     GuestTimeoutError,
     NotFoundError,
     StateError,
+    VmmError,
     WoodlotError,
 )
+from woodlot.vmm.qemu.qmp import QmpClosedError
 
 
 @pytest.mark.parametrize(
@@ -37,7 +40,23 @@ def test_an_error_arrives_as_it_was_sent(error: WoodlotError) -> None:
         error.details,
         error.hint,
     )
-    assert isinstance(got, ExecutionError) == isinstance(error, ExecutionError)
+    assert type(got) is type(error)
+
+
+def test_every_error_that_the_package_has_arrives_as_its_class() -> None:
+    for name, kind in vars(errors).items():
+        if isinstance(kind, type) and issubclass(kind, WoodlotError):
+            got = decode_error(encode_error(kind("why")))
+            assert (type(got).__name__, got.code) == (name, kind.code)
+
+
+def test_a_class_that_only_one_module_knows_arrives_as_what_it_is_one_of() -> None:
+    got = decode_error(encode_error(QmpClosedError("gone")))
+    assert type(got) is VmmError
+    # And one that only a later version knows, as an error with its code.
+    later = json.loads(encode_error(StateError("no"))) | {"kind": "LaterError"}
+    got = decode_error(json.dumps(later))
+    assert (type(got), got.code) == (WoodlotError, ErrorCode.INVALID_STATE)
 
 
 def test_a_program_missing_on_the_host_is_not_one_missing_in_the_container() -> None:

@@ -129,6 +129,20 @@ def spawn(
     return Child(popen, command)
 
 
+def run_in_our_place(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """Run ``argv`` with our terminal, and our environment with ``env`` added, to its end; its status as a shell gives it."""
+    numbers = (signal.SIGINT, signal.SIGQUIT)
+    with subprocess.Popen(argv, env={**os.environ, **env}) as child:
+        # A terminal sends its signals to the child, too; what they mean is up to it.
+        kept = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+        try:
+            status = child.wait()
+        finally:
+            for number, handler in zip(numbers, kept, strict=True):
+                signal.signal(number, handler)
+    return status if status >= 0 else 128 - status
+
+
 def last_words(log_path: Path, *, size_bytes: int = 2000) -> str | None:
     """The end of a log that a guest has a say in: printable characters only; None if there is nothing."""
     try:

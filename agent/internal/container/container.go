@@ -24,6 +24,7 @@ import (
 	"woodlot.dev/agent/internal/rootfs"
 	"woodlot.dev/agent/internal/share"
 	"woodlot.dev/agent/internal/socket"
+	"woodlot.dev/agent/internal/trace"
 )
 
 const (
@@ -112,6 +113,7 @@ func (m *Manager) Prepare() error {
 
 // prepare makes the cgroup and the namespaces, unless they are there.
 func (m *Manager) prepare() (err error) {
+	defer trace.Begin("cgroup and namespaces")()
 	if m.group == nil {
 		if m.group, err = cgroup.New(cgroupName); err != nil {
 			return err

@@ -14,6 +14,7 @@ import (
 	"woodlot.dev/agent/internal/fail"
 	"woodlot.dev/agent/internal/launchspec"
 	"woodlot.dev/agent/internal/reap"
+	"woodlot.dev/agent/internal/trace"
 )
 
 // stage is a launch process under way, and our end of its socket.
@@ -76,6 +77,7 @@ func (m *Manager) newStage() (*stage, error) {
 	if err := m.prepare(); err != nil {
 		return nil, err
 	}
+	defer trace.Begin("mounts inside")()
 	s := m.waiting
 	m.waiting = nil
 	if err := launchspec.Send(s.ctl, launchspec.MsgSetup, m.setup.Encode()); err != nil {
@@ -165,6 +167,7 @@ func (s *stage) answer() ([]int, error) {
 
 // execute makes launch the process p; nil once the program runs.
 func (s *stage) execute(p *launchspec.Process, stdio []int, withInit bool) error {
+	defer trace.Begin("execve")()
 	if withInit {
 		if err := launchspec.Send(s.ctl, launchspec.MsgInit, nil); err != nil {
 			return s.reason(err)

@@ -3114,6 +3114,95 @@ func (x *DiffResponse) GetChanges() []*DiffResponse_Change {
 	return nil
 }
 
+type TraceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceRequest) Reset() {
+	*x = TraceRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceRequest) ProtoMessage() {}
+
+func (x *TraceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceRequest.ProtoReflect.Descriptor instead.
+func (*TraceRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{50}
+}
+
+type TraceResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The guest's monotonic clock, as all times here.
+	NowNanos      int64                 `protobuf:"varint,1,opt,name=now_nanos,json=nowNanos,proto3" json:"now_nanos,omitempty"`
+	Spans         []*TraceResponse_Span `protobuf:"bytes,2,rep,name=spans,proto3" json:"spans,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceResponse) Reset() {
+	*x = TraceResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceResponse) ProtoMessage() {}
+
+func (x *TraceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceResponse.ProtoReflect.Descriptor instead.
+func (*TraceResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *TraceResponse) GetNowNanos() int64 {
+	if x != nil {
+		return x.NowNanos
+	}
+	return 0
+}
+
+func (x *TraceResponse) GetSpans() []*TraceResponse_Span {
+	if x != nil {
+		return x.Spans
+	}
+	return nil
+}
+
 type RunRequest_Start struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Process *Process               `protobuf:"bytes,1,opt,name=process,proto3" json:"process,omitempty"`
@@ -3127,7 +3216,7 @@ type RunRequest_Start struct {
 
 func (x *RunRequest_Start) Reset() {
 	*x = RunRequest_Start{}
-	mi := &file_agent_v1_agent_proto_msgTypes[52]
+	mi := &file_agent_v1_agent_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3139,7 +3228,7 @@ func (x *RunRequest_Start) String() string {
 func (*RunRequest_Start) ProtoMessage() {}
 
 func (x *RunRequest_Start) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[52]
+	mi := &file_agent_v1_agent_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3184,7 +3273,7 @@ type RunRequest_CloseStdin struct {
 
 func (x *RunRequest_CloseStdin) Reset() {
 	*x = RunRequest_CloseStdin{}
-	mi := &file_agent_v1_agent_proto_msgTypes[53]
+	mi := &file_agent_v1_agent_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3196,7 +3285,7 @@ func (x *RunRequest_CloseStdin) String() string {
 func (*RunRequest_CloseStdin) ProtoMessage() {}
 
 func (x *RunRequest_CloseStdin) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[53]
+	mi := &file_agent_v1_agent_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3221,7 +3310,7 @@ type RunRequest_Signal struct {
 
 func (x *RunRequest_Signal) Reset() {
 	*x = RunRequest_Signal{}
-	mi := &file_agent_v1_agent_proto_msgTypes[54]
+	mi := &file_agent_v1_agent_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3233,7 +3322,7 @@ func (x *RunRequest_Signal) String() string {
 func (*RunRequest_Signal) ProtoMessage() {}
 
 func (x *RunRequest_Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[54]
+	mi := &file_agent_v1_agent_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3266,7 +3355,7 @@ type RunResponse_Started struct {
 
 func (x *RunResponse_Started) Reset() {
 	*x = RunResponse_Started{}
-	mi := &file_agent_v1_agent_proto_msgTypes[55]
+	mi := &file_agent_v1_agent_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3278,7 +3367,7 @@ func (x *RunResponse_Started) String() string {
 func (*RunResponse_Started) ProtoMessage() {}
 
 func (x *RunResponse_Started) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[55]
+	mi := &file_agent_v1_agent_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3315,7 +3404,7 @@ type RunResponse_Exited struct {
 
 func (x *RunResponse_Exited) Reset() {
 	*x = RunResponse_Exited{}
-	mi := &file_agent_v1_agent_proto_msgTypes[56]
+	mi := &file_agent_v1_agent_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3327,7 +3416,7 @@ func (x *RunResponse_Exited) String() string {
 func (*RunResponse_Exited) ProtoMessage() {}
 
 func (x *RunResponse_Exited) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[56]
+	mi := &file_agent_v1_agent_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3372,7 +3461,7 @@ type ConnectionResponse_Opened struct {
 
 func (x *ConnectionResponse_Opened) Reset() {
 	*x = ConnectionResponse_Opened{}
-	mi := &file_agent_v1_agent_proto_msgTypes[57]
+	mi := &file_agent_v1_agent_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3384,7 +3473,7 @@ func (x *ConnectionResponse_Opened) String() string {
 func (*ConnectionResponse_Opened) ProtoMessage() {}
 
 func (x *ConnectionResponse_Opened) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[57]
+	mi := &file_agent_v1_agent_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3408,7 +3497,7 @@ type ConnectionResponse_End struct {
 
 func (x *ConnectionResponse_End) Reset() {
 	*x = ConnectionResponse_End{}
-	mi := &file_agent_v1_agent_proto_msgTypes[58]
+	mi := &file_agent_v1_agent_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3420,7 +3509,7 @@ func (x *ConnectionResponse_End) String() string {
 func (*ConnectionResponse_End) ProtoMessage() {}
 
 func (x *ConnectionResponse_End) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[58]
+	mi := &file_agent_v1_agent_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3466,7 +3555,7 @@ type ListProcessesResponse_Process struct {
 
 func (x *ListProcessesResponse_Process) Reset() {
 	*x = ListProcessesResponse_Process{}
-	mi := &file_agent_v1_agent_proto_msgTypes[59]
+	mi := &file_agent_v1_agent_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3478,7 +3567,7 @@ func (x *ListProcessesResponse_Process) String() string {
 func (*ListProcessesResponse_Process) ProtoMessage() {}
 
 func (x *ListProcessesResponse_Process) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[59]
+	mi := &file_agent_v1_agent_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3616,7 +3705,7 @@ type WriteArchiveRequest_Open struct {
 
 func (x *WriteArchiveRequest_Open) Reset() {
 	*x = WriteArchiveRequest_Open{}
-	mi := &file_agent_v1_agent_proto_msgTypes[60]
+	mi := &file_agent_v1_agent_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3628,7 +3717,7 @@ func (x *WriteArchiveRequest_Open) String() string {
 func (*WriteArchiveRequest_Open) ProtoMessage() {}
 
 func (x *WriteArchiveRequest_Open) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[60]
+	mi := &file_agent_v1_agent_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3661,7 +3750,7 @@ type DiffResponse_Change struct {
 
 func (x *DiffResponse_Change) Reset() {
 	*x = DiffResponse_Change{}
-	mi := &file_agent_v1_agent_proto_msgTypes[61]
+	mi := &file_agent_v1_agent_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3673,7 +3762,7 @@ func (x *DiffResponse_Change) String() string {
 func (*DiffResponse_Change) ProtoMessage() {}
 
 func (x *DiffResponse_Change) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[61]
+	mi := &file_agent_v1_agent_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3701,6 +3790,66 @@ func (x *DiffResponse_Change) GetPath() []byte {
 		return x.Path
 	}
 	return nil
+}
+
+type TraceResponse_Span struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	StartNanos    int64                  `protobuf:"varint,2,opt,name=start_nanos,json=startNanos,proto3" json:"start_nanos,omitempty"`
+	EndNanos      int64                  `protobuf:"varint,3,opt,name=end_nanos,json=endNanos,proto3" json:"end_nanos,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceResponse_Span) Reset() {
+	*x = TraceResponse_Span{}
+	mi := &file_agent_v1_agent_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceResponse_Span) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceResponse_Span) ProtoMessage() {}
+
+func (x *TraceResponse_Span) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceResponse_Span.ProtoReflect.Descriptor instead.
+func (*TraceResponse_Span) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{51, 0}
+}
+
+func (x *TraceResponse_Span) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TraceResponse_Span) GetStartNanos() int64 {
+	if x != nil {
+		return x.StartNanos
+	}
+	return 0
+}
+
+func (x *TraceResponse_Span) GetEndNanos() int64 {
+	if x != nil {
+		return x.EndNanos
+	}
+	return 0
 }
 
 var File_agent_v1_agent_proto protoreflect.FileDescriptor
@@ -3953,7 +4102,16 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x04Kind\x12\f\n" +
 	"\bMODIFIED\x10\x00\x12\t\n" +
 	"\x05ADDED\x10\x01\x12\v\n" +
-	"\aDELETED\x10\x022\x8c\v\n" +
+	"\aDELETED\x10\x02\"\x0e\n" +
+	"\fTraceRequest\"\xc2\x01\n" +
+	"\rTraceResponse\x12\x1b\n" +
+	"\tnow_nanos\x18\x01 \x01(\x03R\bnowNanos\x12:\n" +
+	"\x05spans\x18\x02 \x03(\v2$.woodlot.agent.v1.TraceResponse.SpanR\x05spans\x1aX\n" +
+	"\x04Span\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
+	"\vstart_nanos\x18\x02 \x01(\x03R\n" +
+	"startNanos\x12\x1b\n" +
+	"\tend_nanos\x18\x03 \x01(\x03R\bendNanos2\xd6\v\n" +
 	"\x05Agent\x12H\n" +
 	"\x05Hello\x12\x1e.woodlot.agent.v1.HelloRequest\x1a\x1f.woodlot.agent.v1.HelloResponse\x12K\n" +
 	"\x06Settle\x12\x1f.woodlot.agent.v1.SettleRequest\x1a .woodlot.agent.v1.SettleResponse\x12T\n" +
@@ -3971,7 +4129,8 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\rListProcesses\x12&.woodlot.agent.v1.ListProcessesRequest\x1a'.woodlot.agent.v1.ListProcessesResponse\x12H\n" +
 	"\x05Pause\x12\x1e.woodlot.agent.v1.PauseRequest\x1a\x1f.woodlot.agent.v1.PauseResponse\x12N\n" +
 	"\aUnpause\x12 .woodlot.agent.v1.UnpauseRequest\x1a!.woodlot.agent.v1.UnpauseResponse\x12K\n" +
-	"\x06Update\x12\x1f.woodlot.agent.v1.UpdateRequest\x1a .woodlot.agent.v1.UpdateResponse\x12Q\n" +
+	"\x06Update\x12\x1f.woodlot.agent.v1.UpdateRequest\x1a .woodlot.agent.v1.UpdateResponse\x12H\n" +
+	"\x05Trace\x12\x1e.woodlot.agent.v1.TraceRequest\x1a\x1f.woodlot.agent.v1.TraceResponse\x12Q\n" +
 	"\bShutdown\x12!.woodlot.agent.v1.ShutdownRequest\x1a\".woodlot.agent.v1.ShutdownResponse2\xaa\x03\n" +
 	"\x05Files\x12Q\n" +
 	"\bStatPath\x12!.woodlot.agent.v1.StatPathRequest\x1a\".woodlot.agent.v1.StatPathResponse\x12U\n" +
@@ -3993,7 +4152,7 @@ func file_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 62)
+var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 65)
 var file_agent_v1_agent_proto_goTypes = []any{
 	(Change_Kind)(0),                      // 0: woodlot.agent.v1.Change.Kind
 	(DiffResponse_Change_Kind)(0),         // 1: woodlot.agent.v1.DiffResponse.Change.Kind
@@ -4047,95 +4206,101 @@ var file_agent_v1_agent_proto_goTypes = []any{
 	(*ExportRequest)(nil),                 // 49: woodlot.agent.v1.ExportRequest
 	(*DiffRequest)(nil),                   // 50: woodlot.agent.v1.DiffRequest
 	(*DiffResponse)(nil),                  // 51: woodlot.agent.v1.DiffResponse
-	nil,                                   // 52: woodlot.agent.v1.ConfigureRequest.SysctlsEntry
-	nil,                                   // 53: woodlot.agent.v1.CreateContainerRequest.EtcFilesEntry
-	(*RunRequest_Start)(nil),              // 54: woodlot.agent.v1.RunRequest.Start
-	(*RunRequest_CloseStdin)(nil),         // 55: woodlot.agent.v1.RunRequest.CloseStdin
-	(*RunRequest_Signal)(nil),             // 56: woodlot.agent.v1.RunRequest.Signal
-	(*RunResponse_Started)(nil),           // 57: woodlot.agent.v1.RunResponse.Started
-	(*RunResponse_Exited)(nil),            // 58: woodlot.agent.v1.RunResponse.Exited
-	(*ConnectionResponse_Opened)(nil),     // 59: woodlot.agent.v1.ConnectionResponse.Opened
-	(*ConnectionResponse_End)(nil),        // 60: woodlot.agent.v1.ConnectionResponse.End
-	(*ListProcessesResponse_Process)(nil), // 61: woodlot.agent.v1.ListProcessesResponse.Process
-	(*WriteArchiveRequest_Open)(nil),      // 62: woodlot.agent.v1.WriteArchiveRequest.Open
-	(*DiffResponse_Change)(nil),           // 63: woodlot.agent.v1.DiffResponse.Change
+	(*TraceRequest)(nil),                  // 52: woodlot.agent.v1.TraceRequest
+	(*TraceResponse)(nil),                 // 53: woodlot.agent.v1.TraceResponse
+	nil,                                   // 54: woodlot.agent.v1.ConfigureRequest.SysctlsEntry
+	nil,                                   // 55: woodlot.agent.v1.CreateContainerRequest.EtcFilesEntry
+	(*RunRequest_Start)(nil),              // 56: woodlot.agent.v1.RunRequest.Start
+	(*RunRequest_CloseStdin)(nil),         // 57: woodlot.agent.v1.RunRequest.CloseStdin
+	(*RunRequest_Signal)(nil),             // 58: woodlot.agent.v1.RunRequest.Signal
+	(*RunResponse_Started)(nil),           // 59: woodlot.agent.v1.RunResponse.Started
+	(*RunResponse_Exited)(nil),            // 60: woodlot.agent.v1.RunResponse.Exited
+	(*ConnectionResponse_Opened)(nil),     // 61: woodlot.agent.v1.ConnectionResponse.Opened
+	(*ConnectionResponse_End)(nil),        // 62: woodlot.agent.v1.ConnectionResponse.End
+	(*ListProcessesResponse_Process)(nil), // 63: woodlot.agent.v1.ListProcessesResponse.Process
+	(*WriteArchiveRequest_Open)(nil),      // 64: woodlot.agent.v1.WriteArchiveRequest.Open
+	(*DiffResponse_Change)(nil),           // 65: woodlot.agent.v1.DiffResponse.Change
+	(*TraceResponse_Span)(nil),            // 66: woodlot.agent.v1.TraceResponse.Span
 }
 var file_agent_v1_agent_proto_depIdxs = []int32{
 	8,  // 0: woodlot.agent.v1.ConfigureRequest.interfaces:type_name -> woodlot.agent.v1.NetworkInterface
-	52, // 1: woodlot.agent.v1.ConfigureRequest.sysctls:type_name -> woodlot.agent.v1.ConfigureRequest.SysctlsEntry
+	54, // 1: woodlot.agent.v1.ConfigureRequest.sysctls:type_name -> woodlot.agent.v1.ConfigureRequest.SysctlsEntry
 	9,  // 2: woodlot.agent.v1.NetworkInterface.routes:type_name -> woodlot.agent.v1.Route
 	12, // 3: woodlot.agent.v1.CreateContainerRequest.rootfs:type_name -> woodlot.agent.v1.RootFilesystem
 	13, // 4: woodlot.agent.v1.CreateContainerRequest.mounts:type_name -> woodlot.agent.v1.Mount
 	14, // 5: woodlot.agent.v1.CreateContainerRequest.resources:type_name -> woodlot.agent.v1.Resources
-	53, // 6: woodlot.agent.v1.CreateContainerRequest.etc_files:type_name -> woodlot.agent.v1.CreateContainerRequest.EtcFilesEntry
+	55, // 6: woodlot.agent.v1.CreateContainerRequest.etc_files:type_name -> woodlot.agent.v1.CreateContainerRequest.EtcFilesEntry
 	16, // 7: woodlot.agent.v1.Process.window:type_name -> woodlot.agent.v1.WindowSize
 	17, // 8: woodlot.agent.v1.Process.rlimits:type_name -> woodlot.agent.v1.Rlimit
-	54, // 9: woodlot.agent.v1.RunRequest.start:type_name -> woodlot.agent.v1.RunRequest.Start
-	55, // 10: woodlot.agent.v1.RunRequest.close_stdin:type_name -> woodlot.agent.v1.RunRequest.CloseStdin
+	56, // 9: woodlot.agent.v1.RunRequest.start:type_name -> woodlot.agent.v1.RunRequest.Start
+	57, // 10: woodlot.agent.v1.RunRequest.close_stdin:type_name -> woodlot.agent.v1.RunRequest.CloseStdin
 	16, // 11: woodlot.agent.v1.RunRequest.resize:type_name -> woodlot.agent.v1.WindowSize
-	56, // 12: woodlot.agent.v1.RunRequest.signal:type_name -> woodlot.agent.v1.RunRequest.Signal
-	57, // 13: woodlot.agent.v1.RunResponse.started:type_name -> woodlot.agent.v1.RunResponse.Started
-	58, // 14: woodlot.agent.v1.RunResponse.exited:type_name -> woodlot.agent.v1.RunResponse.Exited
+	58, // 12: woodlot.agent.v1.RunRequest.signal:type_name -> woodlot.agent.v1.RunRequest.Signal
+	59, // 13: woodlot.agent.v1.RunResponse.started:type_name -> woodlot.agent.v1.RunResponse.Started
+	60, // 14: woodlot.agent.v1.RunResponse.exited:type_name -> woodlot.agent.v1.RunResponse.Exited
 	16, // 15: woodlot.agent.v1.ResizeRequest.window:type_name -> woodlot.agent.v1.WindowSize
-	59, // 16: woodlot.agent.v1.ConnectionResponse.opened:type_name -> woodlot.agent.v1.ConnectionResponse.Opened
-	60, // 17: woodlot.agent.v1.ConnectionResponse.end:type_name -> woodlot.agent.v1.ConnectionResponse.End
+	61, // 16: woodlot.agent.v1.ConnectionResponse.opened:type_name -> woodlot.agent.v1.ConnectionResponse.Opened
+	62, // 17: woodlot.agent.v1.ConnectionResponse.end:type_name -> woodlot.agent.v1.ConnectionResponse.End
 	0,  // 18: woodlot.agent.v1.Change.kind:type_name -> woodlot.agent.v1.Change.Kind
 	28, // 19: woodlot.agent.v1.PlayChangesRequest.changes:type_name -> woodlot.agent.v1.Change
-	61, // 20: woodlot.agent.v1.ListProcessesResponse.processes:type_name -> woodlot.agent.v1.ListProcessesResponse.Process
+	63, // 20: woodlot.agent.v1.ListProcessesResponse.processes:type_name -> woodlot.agent.v1.ListProcessesResponse.Process
 	14, // 21: woodlot.agent.v1.UpdateRequest.resources:type_name -> woodlot.agent.v1.Resources
-	62, // 22: woodlot.agent.v1.WriteArchiveRequest.open:type_name -> woodlot.agent.v1.WriteArchiveRequest.Open
-	63, // 23: woodlot.agent.v1.DiffResponse.changes:type_name -> woodlot.agent.v1.DiffResponse.Change
-	15, // 24: woodlot.agent.v1.RunRequest.Start.process:type_name -> woodlot.agent.v1.Process
-	1,  // 25: woodlot.agent.v1.DiffResponse.Change.kind:type_name -> woodlot.agent.v1.DiffResponse.Change.Kind
-	2,  // 26: woodlot.agent.v1.Agent.Hello:input_type -> woodlot.agent.v1.HelloRequest
-	4,  // 27: woodlot.agent.v1.Agent.Settle:input_type -> woodlot.agent.v1.SettleRequest
-	6,  // 28: woodlot.agent.v1.Agent.Configure:input_type -> woodlot.agent.v1.ConfigureRequest
-	10, // 29: woodlot.agent.v1.Agent.CreateContainer:input_type -> woodlot.agent.v1.CreateContainerRequest
-	18, // 30: woodlot.agent.v1.Agent.Run:input_type -> woodlot.agent.v1.RunRequest
-	20, // 31: woodlot.agent.v1.Agent.Signal:input_type -> woodlot.agent.v1.SignalRequest
-	22, // 32: woodlot.agent.v1.Agent.Resize:input_type -> woodlot.agent.v1.ResizeRequest
-	24, // 33: woodlot.agent.v1.Agent.AbortMount:input_type -> woodlot.agent.v1.AbortMountRequest
-	26, // 34: woodlot.agent.v1.Agent.Connect:input_type -> woodlot.agent.v1.ConnectionRequest
-	26, // 35: woodlot.agent.v1.Agent.Accept:input_type -> woodlot.agent.v1.ConnectionRequest
-	29, // 36: woodlot.agent.v1.Agent.PlayChanges:input_type -> woodlot.agent.v1.PlayChangesRequest
-	31, // 37: woodlot.agent.v1.Agent.Stats:input_type -> woodlot.agent.v1.StatsRequest
-	33, // 38: woodlot.agent.v1.Agent.ListProcesses:input_type -> woodlot.agent.v1.ListProcessesRequest
-	35, // 39: woodlot.agent.v1.Agent.Pause:input_type -> woodlot.agent.v1.PauseRequest
-	37, // 40: woodlot.agent.v1.Agent.Unpause:input_type -> woodlot.agent.v1.UnpauseRequest
-	39, // 41: woodlot.agent.v1.Agent.Update:input_type -> woodlot.agent.v1.UpdateRequest
-	41, // 42: woodlot.agent.v1.Agent.Shutdown:input_type -> woodlot.agent.v1.ShutdownRequest
-	43, // 43: woodlot.agent.v1.Files.StatPath:input_type -> woodlot.agent.v1.StatPathRequest
-	45, // 44: woodlot.agent.v1.Files.ReadArchive:input_type -> woodlot.agent.v1.ReadArchiveRequest
-	47, // 45: woodlot.agent.v1.Files.WriteArchive:input_type -> woodlot.agent.v1.WriteArchiveRequest
-	49, // 46: woodlot.agent.v1.Files.Export:input_type -> woodlot.agent.v1.ExportRequest
-	50, // 47: woodlot.agent.v1.Files.Diff:input_type -> woodlot.agent.v1.DiffRequest
-	3,  // 48: woodlot.agent.v1.Agent.Hello:output_type -> woodlot.agent.v1.HelloResponse
-	5,  // 49: woodlot.agent.v1.Agent.Settle:output_type -> woodlot.agent.v1.SettleResponse
-	7,  // 50: woodlot.agent.v1.Agent.Configure:output_type -> woodlot.agent.v1.ConfigureResponse
-	11, // 51: woodlot.agent.v1.Agent.CreateContainer:output_type -> woodlot.agent.v1.CreateContainerResponse
-	19, // 52: woodlot.agent.v1.Agent.Run:output_type -> woodlot.agent.v1.RunResponse
-	21, // 53: woodlot.agent.v1.Agent.Signal:output_type -> woodlot.agent.v1.SignalResponse
-	23, // 54: woodlot.agent.v1.Agent.Resize:output_type -> woodlot.agent.v1.ResizeResponse
-	25, // 55: woodlot.agent.v1.Agent.AbortMount:output_type -> woodlot.agent.v1.AbortMountResponse
-	27, // 56: woodlot.agent.v1.Agent.Connect:output_type -> woodlot.agent.v1.ConnectionResponse
-	27, // 57: woodlot.agent.v1.Agent.Accept:output_type -> woodlot.agent.v1.ConnectionResponse
-	30, // 58: woodlot.agent.v1.Agent.PlayChanges:output_type -> woodlot.agent.v1.PlayChangesResponse
-	32, // 59: woodlot.agent.v1.Agent.Stats:output_type -> woodlot.agent.v1.StatsResponse
-	34, // 60: woodlot.agent.v1.Agent.ListProcesses:output_type -> woodlot.agent.v1.ListProcessesResponse
-	36, // 61: woodlot.agent.v1.Agent.Pause:output_type -> woodlot.agent.v1.PauseResponse
-	38, // 62: woodlot.agent.v1.Agent.Unpause:output_type -> woodlot.agent.v1.UnpauseResponse
-	40, // 63: woodlot.agent.v1.Agent.Update:output_type -> woodlot.agent.v1.UpdateResponse
-	42, // 64: woodlot.agent.v1.Agent.Shutdown:output_type -> woodlot.agent.v1.ShutdownResponse
-	44, // 65: woodlot.agent.v1.Files.StatPath:output_type -> woodlot.agent.v1.StatPathResponse
-	46, // 66: woodlot.agent.v1.Files.ReadArchive:output_type -> woodlot.agent.v1.ArchivePiece
-	48, // 67: woodlot.agent.v1.Files.WriteArchive:output_type -> woodlot.agent.v1.WriteArchiveResponse
-	46, // 68: woodlot.agent.v1.Files.Export:output_type -> woodlot.agent.v1.ArchivePiece
-	51, // 69: woodlot.agent.v1.Files.Diff:output_type -> woodlot.agent.v1.DiffResponse
-	48, // [48:70] is the sub-list for method output_type
-	26, // [26:48] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	64, // 22: woodlot.agent.v1.WriteArchiveRequest.open:type_name -> woodlot.agent.v1.WriteArchiveRequest.Open
+	65, // 23: woodlot.agent.v1.DiffResponse.changes:type_name -> woodlot.agent.v1.DiffResponse.Change
+	66, // 24: woodlot.agent.v1.TraceResponse.spans:type_name -> woodlot.agent.v1.TraceResponse.Span
+	15, // 25: woodlot.agent.v1.RunRequest.Start.process:type_name -> woodlot.agent.v1.Process
+	1,  // 26: woodlot.agent.v1.DiffResponse.Change.kind:type_name -> woodlot.agent.v1.DiffResponse.Change.Kind
+	2,  // 27: woodlot.agent.v1.Agent.Hello:input_type -> woodlot.agent.v1.HelloRequest
+	4,  // 28: woodlot.agent.v1.Agent.Settle:input_type -> woodlot.agent.v1.SettleRequest
+	6,  // 29: woodlot.agent.v1.Agent.Configure:input_type -> woodlot.agent.v1.ConfigureRequest
+	10, // 30: woodlot.agent.v1.Agent.CreateContainer:input_type -> woodlot.agent.v1.CreateContainerRequest
+	18, // 31: woodlot.agent.v1.Agent.Run:input_type -> woodlot.agent.v1.RunRequest
+	20, // 32: woodlot.agent.v1.Agent.Signal:input_type -> woodlot.agent.v1.SignalRequest
+	22, // 33: woodlot.agent.v1.Agent.Resize:input_type -> woodlot.agent.v1.ResizeRequest
+	24, // 34: woodlot.agent.v1.Agent.AbortMount:input_type -> woodlot.agent.v1.AbortMountRequest
+	26, // 35: woodlot.agent.v1.Agent.Connect:input_type -> woodlot.agent.v1.ConnectionRequest
+	26, // 36: woodlot.agent.v1.Agent.Accept:input_type -> woodlot.agent.v1.ConnectionRequest
+	29, // 37: woodlot.agent.v1.Agent.PlayChanges:input_type -> woodlot.agent.v1.PlayChangesRequest
+	31, // 38: woodlot.agent.v1.Agent.Stats:input_type -> woodlot.agent.v1.StatsRequest
+	33, // 39: woodlot.agent.v1.Agent.ListProcesses:input_type -> woodlot.agent.v1.ListProcessesRequest
+	35, // 40: woodlot.agent.v1.Agent.Pause:input_type -> woodlot.agent.v1.PauseRequest
+	37, // 41: woodlot.agent.v1.Agent.Unpause:input_type -> woodlot.agent.v1.UnpauseRequest
+	39, // 42: woodlot.agent.v1.Agent.Update:input_type -> woodlot.agent.v1.UpdateRequest
+	52, // 43: woodlot.agent.v1.Agent.Trace:input_type -> woodlot.agent.v1.TraceRequest
+	41, // 44: woodlot.agent.v1.Agent.Shutdown:input_type -> woodlot.agent.v1.ShutdownRequest
+	43, // 45: woodlot.agent.v1.Files.StatPath:input_type -> woodlot.agent.v1.StatPathRequest
+	45, // 46: woodlot.agent.v1.Files.ReadArchive:input_type -> woodlot.agent.v1.ReadArchiveRequest
+	47, // 47: woodlot.agent.v1.Files.WriteArchive:input_type -> woodlot.agent.v1.WriteArchiveRequest
+	49, // 48: woodlot.agent.v1.Files.Export:input_type -> woodlot.agent.v1.ExportRequest
+	50, // 49: woodlot.agent.v1.Files.Diff:input_type -> woodlot.agent.v1.DiffRequest
+	3,  // 50: woodlot.agent.v1.Agent.Hello:output_type -> woodlot.agent.v1.HelloResponse
+	5,  // 51: woodlot.agent.v1.Agent.Settle:output_type -> woodlot.agent.v1.SettleResponse
+	7,  // 52: woodlot.agent.v1.Agent.Configure:output_type -> woodlot.agent.v1.ConfigureResponse
+	11, // 53: woodlot.agent.v1.Agent.CreateContainer:output_type -> woodlot.agent.v1.CreateContainerResponse
+	19, // 54: woodlot.agent.v1.Agent.Run:output_type -> woodlot.agent.v1.RunResponse
+	21, // 55: woodlot.agent.v1.Agent.Signal:output_type -> woodlot.agent.v1.SignalResponse
+	23, // 56: woodlot.agent.v1.Agent.Resize:output_type -> woodlot.agent.v1.ResizeResponse
+	25, // 57: woodlot.agent.v1.Agent.AbortMount:output_type -> woodlot.agent.v1.AbortMountResponse
+	27, // 58: woodlot.agent.v1.Agent.Connect:output_type -> woodlot.agent.v1.ConnectionResponse
+	27, // 59: woodlot.agent.v1.Agent.Accept:output_type -> woodlot.agent.v1.ConnectionResponse
+	30, // 60: woodlot.agent.v1.Agent.PlayChanges:output_type -> woodlot.agent.v1.PlayChangesResponse
+	32, // 61: woodlot.agent.v1.Agent.Stats:output_type -> woodlot.agent.v1.StatsResponse
+	34, // 62: woodlot.agent.v1.Agent.ListProcesses:output_type -> woodlot.agent.v1.ListProcessesResponse
+	36, // 63: woodlot.agent.v1.Agent.Pause:output_type -> woodlot.agent.v1.PauseResponse
+	38, // 64: woodlot.agent.v1.Agent.Unpause:output_type -> woodlot.agent.v1.UnpauseResponse
+	40, // 65: woodlot.agent.v1.Agent.Update:output_type -> woodlot.agent.v1.UpdateResponse
+	53, // 66: woodlot.agent.v1.Agent.Trace:output_type -> woodlot.agent.v1.TraceResponse
+	42, // 67: woodlot.agent.v1.Agent.Shutdown:output_type -> woodlot.agent.v1.ShutdownResponse
+	44, // 68: woodlot.agent.v1.Files.StatPath:output_type -> woodlot.agent.v1.StatPathResponse
+	46, // 69: woodlot.agent.v1.Files.ReadArchive:output_type -> woodlot.agent.v1.ArchivePiece
+	48, // 70: woodlot.agent.v1.Files.WriteArchive:output_type -> woodlot.agent.v1.WriteArchiveResponse
+	46, // 71: woodlot.agent.v1.Files.Export:output_type -> woodlot.agent.v1.ArchivePiece
+	51, // 72: woodlot.agent.v1.Files.Diff:output_type -> woodlot.agent.v1.DiffResponse
+	50, // [50:73] is the sub-list for method output_type
+	27, // [27:50] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_agent_v1_agent_proto_init() }
@@ -4175,7 +4340,7 @@ func file_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_v1_agent_proto_rawDesc), len(file_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   62,
+			NumMessages:   65,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -44,6 +44,7 @@ const (
 	Agent_Pause_FullMethodName           = "/woodlot.agent.v1.Agent/Pause"
 	Agent_Unpause_FullMethodName         = "/woodlot.agent.v1.Agent/Unpause"
 	Agent_Update_FullMethodName          = "/woodlot.agent.v1.Agent/Update"
+	Agent_Trace_FullMethodName           = "/woodlot.agent.v1.Agent/Trace"
 	Agent_Shutdown_FullMethodName        = "/woodlot.agent.v1.Agent/Shutdown"
 )
 
@@ -95,6 +96,8 @@ type AgentClient interface {
 	Unpause(ctx context.Context, in *UnpauseRequest, opts ...grpc.CallOption) (*UnpauseResponse, error)
 	// Changes the container's limits; zeros leave them. FAILED_PRECONDITION when it uses more memory than it may have.
 	Update(ctx context.Context, in *UpdateRequest, opts ...grpc.CallOption) (*UpdateResponse, error)
+	// When the guest's last operations began and ended.
+	Trace(ctx context.Context, in *TraceRequest, opts ...grpc.CallOption) (*TraceResponse, error)
 	// Kills every container process, unmounts, syncs; the answer means all data has reached the disks. The host
 	// then ends the VM.
 	Shutdown(ctx context.Context, in *ShutdownRequest, opts ...grpc.CallOption) (*ShutdownResponse, error)
@@ -277,6 +280,16 @@ func (c *agentClient) Update(ctx context.Context, in *UpdateRequest, opts ...grp
 	return out, nil
 }
 
+func (c *agentClient) Trace(ctx context.Context, in *TraceRequest, opts ...grpc.CallOption) (*TraceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TraceResponse)
+	err := c.cc.Invoke(ctx, Agent_Trace_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *agentClient) Shutdown(ctx context.Context, in *ShutdownRequest, opts ...grpc.CallOption) (*ShutdownResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ShutdownResponse)
@@ -335,6 +348,8 @@ type AgentServer interface {
 	Unpause(context.Context, *UnpauseRequest) (*UnpauseResponse, error)
 	// Changes the container's limits; zeros leave them. FAILED_PRECONDITION when it uses more memory than it may have.
 	Update(context.Context, *UpdateRequest) (*UpdateResponse, error)
+	// When the guest's last operations began and ended.
+	Trace(context.Context, *TraceRequest) (*TraceResponse, error)
 	// Kills every container process, unmounts, syncs; the answer means all data has reached the disks. The host
 	// then ends the VM.
 	Shutdown(context.Context, *ShutdownRequest) (*ShutdownResponse, error)
@@ -395,6 +410,9 @@ func (UnimplementedAgentServer) Unpause(context.Context, *UnpauseRequest) (*Unpa
 }
 func (UnimplementedAgentServer) Update(context.Context, *UpdateRequest) (*UpdateResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Update not implemented")
+}
+func (UnimplementedAgentServer) Trace(context.Context, *TraceRequest) (*TraceResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method Trace not implemented")
 }
 func (UnimplementedAgentServer) Shutdown(context.Context, *ShutdownRequest) (*ShutdownResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Shutdown not implemented")
@@ -675,6 +693,24 @@ func _Agent_Update_Handler(srv interface{}, ctx context.Context, dec func(interf
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Agent_Trace_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TraceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).Trace(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_Trace_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).Trace(ctx, req.(*TraceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Agent_Shutdown_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ShutdownRequest)
 	if err := dec(in); err != nil {
@@ -751,6 +787,10 @@ var Agent_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Update",
 			Handler:    _Agent_Update_Handler,
+		},
+		{
+			MethodName: "Trace",
+			Handler:    _Agent_Trace_Handler,
 		},
 		{
 			MethodName: "Shutdown",

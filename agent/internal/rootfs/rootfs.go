@@ -13,6 +13,7 @@ import (
 
 	"woodlot.dev/agent/internal/disk"
 	"woodlot.dev/agent/internal/fail"
+	"woodlot.dev/agent/internal/trace"
 )
 
 const freeBound = 2 * time.Second
@@ -84,7 +85,9 @@ func copyAttributes(from, to string) error {
 }
 
 func (m *Mounted) mountDisk(ctx context.Context, serial, target, fsType string, flags uintptr, data string) error {
+	found := trace.Begin("find disk " + serial)
 	node, err := disk.Find(ctx, serial)
+	found()
 	if err != nil {
 		return err
 	}
@@ -96,6 +99,7 @@ func (m *Mounted) mountDisk(ctx context.Context, serial, target, fsType string, 
 }
 
 func (m *Mounted) mount(source, target, fsType string, flags uintptr, data string) error {
+	defer trace.Begin("mount " + fsType)()
 	if err := os.MkdirAll(target, 0o755); err != nil {
 		return fmt.Errorf("make mount point: %w", err)
 	}

@@ -13,6 +13,7 @@ import (
 	"woodlot.dev/agent/internal/klog"
 	"woodlot.dev/agent/internal/pb"
 	"woodlot.dev/agent/internal/stdio"
+	"woodlot.dev/agent/internal/trace"
 )
 
 // Run keeps one process for the life of the stream.
@@ -34,11 +35,14 @@ func (s *server) Run(stream pb.Agent_RunServer) error {
 		return toStatus(err)
 	}
 	defer s.processes.remove(id)
+	started := trace.Begin("start the process")
 	process, err := s.Container.Start(spec)
+	started()
 	if err != nil {
 		return toStatus(err)
 	}
 	s.processes.set(id, process)
+	defer trace.Begin("process")()
 	r := &run{stream: stream, process: process}
 	defer process.Close()
 	return toStatus(r.serve())

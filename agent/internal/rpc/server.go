@@ -24,6 +24,7 @@ import (
 	"woodlot.dev/agent/internal/procs"
 	"woodlot.dev/agent/internal/settle"
 	"woodlot.dev/agent/internal/share"
+	"woodlot.dev/agent/internal/trace"
 )
 
 const (
@@ -83,6 +84,7 @@ func New(o Options) *grpc.Server {
 	s := grpc.NewServer(
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.MaxConcurrentStreams(1024),
+		grpc.UnaryInterceptor(traced),
 		grpc.InitialWindowSize(windowBytes),
 		grpc.InitialConnWindowSize(2*windowBytes),
 		grpc.ReadBufferSize(bufferBytes),
@@ -130,6 +132,7 @@ func (s *server) Settle(ctx context.Context, _ *pb.SettleRequest) (*pb.SettleRes
 
 // Configure gives the guest its identity.
 func (s *server) Configure(ctx context.Context, r *pb.ConfigureRequest) (*pb.ConfigureResponse, error) {
+	seeded := trace.Begin("clock and entropy")
 	// Time and entropy do not wait for devices: the sooner, the less runs without them.
 	if ns := r.GetTimeUnixNanos(); ns != 0 {
 		if err := identity.SetClock(ns); err != nil {
@@ -141,6 +144,7 @@ func (s *server) Configure(ctx context.Context, r *pb.ConfigureRequest) (*pb.Con
 			return nil, toStatus(err)
 		}
 	}
+	seeded()
 	if err := s.Ready(ctx); err != nil {
 		return nil, toStatus(err)
 	}
@@ -156,6 +160,7 @@ func (s *server) Configure(ctx context.Context, r *pb.ConfigureRequest) (*pb.Con
 }
 
 func configureNetwork(ctx context.Context, interfaces []*pb.NetworkInterface) error {
+	defer trace.Begin("network cards")()
 	wanted := make([]netif.Interface, 0, len(interfaces))
 	for _, i := range interfaces {
 		w, err := netif.ParseInterface(i.GetMac(), i.GetDeviceMac(), i.GetName(), i.GetAddresses(), i.GetMtu())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from woodlot import trace
 from woodlot.cli.output import print_error
 from woodlot.errors import ErrorCode, ExecutionError, WoodlotError
 
@@ -170,7 +171,8 @@ def main() -> None:
 def run_command() -> int:  # noqa: PLR0911 - a status for each kind of end
     """Run the command line in ``sys.argv``; returns the exit status."""
     try:
-        status: object = cli.main(prog_name="container", standalone_mode=False)
+        with trace.process("command"), trace.span("command"):
+            status: object = cli.main(prog_name="container", standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.Exit as error:
         return error.exit_code

@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 
+from woodlot import trace
 from woodlot.container.client import Attachment, Supervised
 from woodlot.container.session import End
 from woodlot.container.spec import ContainerSpec, ExecSpec, ProcessSpec
@@ -130,7 +131,8 @@ async def _carry(
     async with opened as attachment:
         # From the first moment on: a Ctrl-C while the VM boots must not be lost.
         with _signals(supervised, exec_id, resize=is_terminal):
-            await attachment.started()
+            with trace.span("process starts"):
+                await attachment.started()
             if is_terminal:
                 # Again: it may have changed while the VM booted.
                 await supervised.resize(*_window(), exec_id=exec_id)

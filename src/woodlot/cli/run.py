@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from woodlot import trace
 from woodlot.cli import completion
 from woodlot.cli.image import choose_platform, fetch_options, platform_options
 from woodlot.cli.progress import make_progress
@@ -174,7 +175,8 @@ def run(
     with _ending_with_125():
         request, fetching = _parse(asked)
         _check_terminal(request, detach=detach)
-        prepared = _prepare(app, image, request, fetching)
+        with trace.span("image, kernel, accelerator"):
+            prepared = _prepare(app, image, request, fetching)
         return _run(app, prepared, request, detach=detach, cidfile=fetching.cidfile)
 
 
@@ -270,15 +272,18 @@ def _run(
 
     # What runs while somebody waits ends soon, most of the time: rather the quicker and smaller start.
     plan = replace(prepared.plan, returns_memory=detach)
-    spec, lifeline = begin(app.store, replace(prepared, plan=plan), request)
+    with trace.span("record and fork"):
+        spec, lifeline = begin(app.store, replace(prepared, plan=plan), request)
     if cidfile is not None:
         cidfile.write_text(spec.id)
     # After the fork, which is for a process without gRPC in it.
-    from woodlot.cli.attach import run_foreground, start_detached
-    from woodlot.container.lifeline import wait_ready
+    with trace.span("load gRPC"):
+        from woodlot.cli.attach import run_foreground, start_detached
+        from woodlot.container.lifeline import wait_ready
 
     try:
-        wait_ready(lifeline)
+        with trace.span("wait for the supervisor"):
+            wait_ready(lifeline)
         socket_path = app.paths.sockets(spec.id) / "s.sock"
         if detach:
             start_detached(socket_path)

@@ -18,6 +18,7 @@ from woodlot.cli.pruning import system_prune
 from woodlot.cli.resume import disable, enable, resume, stop
 from woodlot.cli.settings import properties
 from woodlot.cli.template import template, warm
+from woodlot.cli.trace import trace_command
 from woodlot.errors import WoodlotError
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ system.add_command(df)
 system.add_command(properties)
 system.add_command(system_prune)
 system.add_command(template)
+system.add_command(trace_command)
 system.add_command(warm)
 for _command in (resume, stop, enable, disable):
     system.add_command(_command)

@@ -9,7 +9,7 @@ import traceback
 from dataclasses import asdict
 from pathlib import Path
 
-from woodlot import process
+from woodlot import process, trace
 from woodlot.container.boot import MachinePlan
 from woodlot.container.lifeline import Lifeline
 from woodlot.paths import Paths
@@ -86,7 +86,8 @@ def _become_supervisor(
     # Not for the VMM to inherit: it must not keep the lock.
     os.set_inheritable(lock, False)  # noqa: FBT003
     try:
-        from woodlot.container.supervisor import supervise
+        with trace.span("load the supervisor"):
+            from woodlot.container.supervisor import supervise
 
         supervise(paths, container_id, plan, Lifeline(lifeline), visit=visit)
     except BaseException:

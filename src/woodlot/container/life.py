@@ -18,10 +18,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from woodlot import settings
+from woodlot import settings, trace
 from woodlot.container import health, logfiles, options, requests, state
 from woodlot.container.boot import MachinePlan
 from woodlot.container.events import tell
+from woodlot.container.guest_trace import traced
 from woodlot.container.machine import IMAGE_SERIAL, Machine
 from woodlot.container.processes import Processes
 from woodlot.container.relays import Relays
@@ -195,8 +196,9 @@ class Life:
             await self.session.finish()
             self.processes.over.set()
             if self._vm is not None:
-                self._vm.kill()
-                await self._vm.wait()
+                with trace.span("end the VM"):
+                    self._vm.kill()
+                    await self._vm.wait()
             self._relays.close()
             yield end
 
@@ -304,6 +306,7 @@ class Life:
         from woodlot.container.session import end_of
 
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(traced(agent, self.started))
             await self._prepare(agent)
             self.processes.open(agent)
             await stack.enter_async_context(
@@ -313,14 +316,16 @@ class Life:
             if self._visit:
                 return await self._be_visited(agent)
             await stack.enter_async_context(self._relays.carry(agent, self.started))
-            rows, columns = await self._wanted
+            with trace.span("wait until it is wanted"):
+                rows, columns = await self._wanted
             request = requests.process_request(self._spec.process, rows, columns)
             async with agent.run(request, first=True) as process:
                 self.processes.first = process
                 self.started.add_done_callback(self._process_started)
                 try:
-                    async with self._watched_health():
-                        exited = await self.session.pump(process, self.started)
+                    with trace.span("process"):
+                        async with self._watched_health():
+                            exited = await self.session.pump(process, self.started)
                 except (ExecutionError, GuestError):
                     if not self.started.done():
                         self.processes.first = None
@@ -332,7 +337,8 @@ class Life:
             # What is thrown away need not be whole; what outlives the container must be.
             if not self._spec.remove or self._spec.mounts:
                 try:
-                    await agent.shutdown(timeout_s=_SHUTDOWN_TIMEOUT_S)
+                    with trace.span("shut the guest down"):
+                        await agent.shutdown(timeout_s=_SHUTDOWN_TIMEOUT_S)
                 except GuestError as error:
                     log.warning("the guest was not shut down in order: %s", error.message)
             return replace(end_of(exited), reason=self._lost_writes())
@@ -387,12 +393,14 @@ class Life:
             raise
         self._answered = True
         log.info("agent %s, kernel %s", hello.agent_version, hello.kernel_release)
-        await agent.configure(self._configure_request(), timeout_s=_SETUP_TIMEOUT_S)
+        with trace.span("configure the guest"):
+            await agent.configure(self._configure_request(), timeout_s=_SETUP_TIMEOUT_S)
         try:
             timeout_s = _FILL_TIMEOUT_S if self._machine.sharing.fills else _SETUP_TIMEOUT_S
-            await self._machine.sharing.guard(
-                agent.create_container(self._create_request(), timeout_s=timeout_s)
-            )
+            with trace.span("set up the container"):
+                await self._machine.sharing.guard(
+                    agent.create_container(self._create_request(), timeout_s=timeout_s)
+                )
             await self._machine.sharing.filled()
         except GuestError as error:
             error.details = last_words(self._console)

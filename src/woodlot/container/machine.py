@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from woodlot import settings
+from woodlot import settings, trace
 from woodlot.container.boot import MachinePlan
 from woodlot.container.links import Links
 from woodlot.container.sharing import Sharing
@@ -130,33 +130,40 @@ class Machine:
     ) -> "tuple[VirtualMachine, Agent]":
         from woodlot.vmm.qemu.machine import QemuVmm
 
-        await stack.enter_async_context(self.links.open(self._paths, self._store))
-        self._make_disk()
+        with trace.span("join networks"):
+            await stack.enter_async_context(self.links.open(self._paths, self._store))
+        with trace.span("writable disk"):
+            self._make_disk()
         sockets = self._paths.machine_sockets(self._spec.id)
         sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
         stack.callback(shutil.rmtree, sockets, ignore_errors=True)
-        await stack.enter_async_context(self.sharing.open(sockets))
+        with trace.span("serve files"):
+            await stack.enter_async_context(self.sharing.open(sockets))
         spec = self._build_spec(sockets)
         # What a tap takes off the guest's hands is part of the card; a machine that is saved has none.
         if restore and not any(isinstance(card, TapNetwork) for card in spec.networks):
-            self._template = await template.ensure(self._paths, spec, self._plan.guest)
+            with trace.span("template"):
+                self._template = await template.ensure(self._paths, spec, self._plan.guest)
         machine = self._template.machine if self._template else None
         starting = asyncio.ensure_future(
             stack.enter_async_context(QemuVmm(self._plan.arch).start(spec, machine))
         )
         # The monitor is being started now; what comes next is loaded meanwhile.
         await asyncio.sleep(0)
-        from woodlot.guest.client import Agent
+        with trace.span("load gRPC"):
+            from woodlot.guest.client import Agent
 
         try:
-            vm = await starting
+            with trace.span("VM starts"):
+                vm = await starting
         except VmmError as error:
             raise self.sharing.explain(error) from error
         self.sharing.handed_over()
         agent = await stack.enter_async_context(Agent(vm.control_target))
         if self._template is not None:
             shutil.copyfile(self._template.console_log, self._console_log)
-            await self.hello(agent)
+            with trace.span("agent answers"):
+                await self.hello(agent)
         return vm, agent
 
     def _make_disk(self) -> None:

@@ -23,6 +23,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
+from woodlot import trace
 from woodlot.container import lifecycle, options, requests, restart, state
 from woodlot.container.boot import MachinePlan
 from woodlot.container.events import tell
@@ -172,7 +173,8 @@ class Supervisor:
 
             async def up() -> None:
                 if not self._restart_count:
-                    await serving.enter_async_context(self._serve())
+                    with trace.span("serve clients"):
+                        await serving.enter_async_context(self._serve())
                     self._lifeline.ready()
                     self._lifeline.on_close(self._launcher_left)
 
@@ -226,7 +228,8 @@ class Supervisor:
         self, end: "End", life: Life, serving: AsyncExitStack, *, started_at: float = 0.0
     ) -> None:
         """Record the end, answer everybody, and serve no more."""
-        self._record(end, started_at or life.processes.started_at)
+        with trace.span("record the end"):
+            self._record(end, started_at or life.processes.started_at)
         if not life.started.done():
             life.started.set_exception(StateError(f"container {self._spec.name} was stopped"))
             life.started.exception()  # retrieved: nobody may be waiting
@@ -346,7 +349,8 @@ def supervise(
         await Supervisor(paths, store, spec, plan, lifeline, visit=visit).run()
 
     try:
-        asyncio.run(main())
+        with trace.process("supervisor"):
+            asyncio.run(main())
     except Exception as error:  # the log is the only place left to say it
         log.exception("the supervisor failed")
         lifeline.fail(

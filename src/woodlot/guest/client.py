@@ -322,6 +322,13 @@ class Agent(Channel):
         except grpc.aio.AioRpcError as error:
             raise _translate(error, operation, timeout_s) from error
 
+    async def trace(self, *, timeout_s: float) -> pb.TraceResponse:
+        """When the guest's last operations began and ended, by its own clock."""
+        reply: pb.TraceResponse = await self._call(
+            self._stub.Trace(pb.TraceRequest(), timeout=timeout_s), "tell its times", timeout_s
+        )
+        return reply
+
     async def shutdown(self, *, timeout_s: float) -> None:
         """Kill what runs, unmount, sync: after this all data is on the disks."""
         try:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from woodlot import process
+from woodlot import process, trace
 from woodlot.errors import StateError, VmmError, VmmTimeoutError
 from woodlot.vmm.base import (
     CONTROL_VSOCK_PORT,
@@ -188,8 +188,9 @@ class QemuMachine:
         try:
             await self.execute("migrate-set-capabilities", capabilities=saved.CAPABILITIES)
             await self.execute("migrate-incoming", uri=f"fd:{channel_fd}")
-            async with asyncio.timeout(STATE_TIMEOUT_S):
-                await self._wait_migrated("take up")
+            with trace.span("load the state"):
+                async with asyncio.timeout(STATE_TIMEOUT_S):
+                    await self._wait_migrated("take up")
         except QmpClosedError as error:
             ended = await self._watch()
             raise VmmError(f"QEMU could not take up the machine's state: {ended.reason}") from error
@@ -200,9 +201,10 @@ class QemuMachine:
         finally:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
-        for index, share in enumerate(self._spec.shares):
-            await self.execute("device_add", **cmdline.share_device(index, share))
-        await self.resume()
+        with trace.span("plug in and resume"):
+            for index, share in enumerate(self._spec.shares):
+                await self.execute("device_add", **cmdline.share_device(index, share))
+            await self.resume()
 
     async def _wait_migrated(self, operation: str) -> None:
         await asyncio.wait((self._migrated, self._watch()), return_when=asyncio.FIRST_COMPLETED)
@@ -376,7 +378,8 @@ class QemuVmm:
             ours, theirs = socket.socketpair()
             with contextlib.ExitStack() as given:
                 given.enter_context(theirs)
-                restoring = _Restoring.prepare(spec, saved_machine, given, stack)
+                with trace.span("open the saved machine"):
+                    restoring = _Restoring.prepare(spec, saved_machine, given, stack)
                 argv = cmdline.build_argv(
                     program,
                     spec,
@@ -393,7 +396,8 @@ class QemuVmm:
                 fds += [*(share.socket_fd for share in spec.shares), *taps]
                 fds += restoring.fds if restoring else []
                 try:
-                    child = process.spawn(argv, log_path=spec.vmm_log, pass_fds=fds)
+                    with trace.span("spawn QEMU"):
+                        child = process.spawn(argv, log_path=spec.vmm_log, pass_fds=fds)
                 except BaseException:
                     ours.close()
                     raise
@@ -402,7 +406,8 @@ class QemuVmm:
                 listener.close()
             vm = QemuMachine(spec, child, target)
             stack.push_async_callback(vm.close)
-            await _connect(vm, ours, child, spec, log_start)
+            with trace.span("QEMU puts the machine together"):
+                await _connect(vm, ours, child, spec, log_start)
             if restoring is not None:
                 await vm.restore(restoring.state, restoring.channel, restoring.channel_fd)
             yield vm

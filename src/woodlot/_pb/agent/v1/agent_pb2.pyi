@@ -560,3 +560,24 @@ class DiffResponse(_message.Message):
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     changes: _containers.RepeatedCompositeFieldContainer[DiffResponse.Change]
     def __init__(self, changes: _Optional[_Iterable[_Union[DiffResponse.Change, _Mapping]]] = ...) -> None: ...
+
+class TraceRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class TraceResponse(_message.Message):
+    __slots__ = ("now_nanos", "spans")
+    class Span(_message.Message):
+        __slots__ = ("name", "start_nanos", "end_nanos")
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        START_NANOS_FIELD_NUMBER: _ClassVar[int]
+        END_NANOS_FIELD_NUMBER: _ClassVar[int]
+        name: str
+        start_nanos: int
+        end_nanos: int
+        def __init__(self, name: _Optional[str] = ..., start_nanos: _Optional[int] = ..., end_nanos: _Optional[int] = ...) -> None: ...
+    NOW_NANOS_FIELD_NUMBER: _ClassVar[int]
+    SPANS_FIELD_NUMBER: _ClassVar[int]
+    now_nanos: int
+    spans: _containers.RepeatedCompositeFieldContainer[TraceResponse.Span]
+    def __init__(self, now_nanos: _Optional[int] = ..., spans: _Optional[_Iterable[_Union[TraceResponse.Span, _Mapping]]] = ...) -> None: ...

@@ -114,6 +114,11 @@ class AgentStub(object):
                 request_serializer=agent_dot_v1_dot_agent__pb2.UpdateRequest.SerializeToString,
                 response_deserializer=agent_dot_v1_dot_agent__pb2.UpdateResponse.FromString,
                 _registered_method=True)
+        self.Trace = channel.unary_unary(
+                '/woodlot.agent.v1.Agent/Trace',
+                request_serializer=agent_dot_v1_dot_agent__pb2.TraceRequest.SerializeToString,
+                response_deserializer=agent_dot_v1_dot_agent__pb2.TraceResponse.FromString,
+                _registered_method=True)
         self.Shutdown = channel.unary_unary(
                 '/woodlot.agent.v1.Agent/Shutdown',
                 request_serializer=agent_dot_v1_dot_agent__pb2.ShutdownRequest.SerializeToString,
@@ -248,6 +253,13 @@ class AgentServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Trace(self, request, context):
+        """When the guest's last operations began and ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Shutdown(self, request, context):
         """Kills every container process, unmounts, syncs; the answer means all data has reached the disks. The host
         then ends the VM.
@@ -338,6 +350,11 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.Update,
                     request_deserializer=agent_dot_v1_dot_agent__pb2.UpdateRequest.FromString,
                     response_serializer=agent_dot_v1_dot_agent__pb2.UpdateResponse.SerializeToString,
+            ),
+            'Trace': grpc.unary_unary_rpc_method_handler(
+                    servicer.Trace,
+                    request_deserializer=agent_dot_v1_dot_agent__pb2.TraceRequest.FromString,
+                    response_serializer=agent_dot_v1_dot_agent__pb2.TraceResponse.SerializeToString,
             ),
             'Shutdown': grpc.unary_unary_rpc_method_handler(
                     servicer.Shutdown,
@@ -777,6 +794,33 @@ class Agent(object):
             '/woodlot.agent.v1.Agent/Update',
             agent_dot_v1_dot_agent__pb2.UpdateRequest.SerializeToString,
             agent_dot_v1_dot_agent__pb2.UpdateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Trace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/woodlot.agent.v1.Agent/Trace',
+            agent_dot_v1_dot_agent__pb2.TraceRequest.SerializeToString,
+            agent_dot_v1_dot_agent__pb2.TraceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +93,7 @@ def spawn(
     env: Mapping[str, str] | None = None,
     pass_fds: Collection[int] = (),
     die_with_parent: bool = True,
+    in_child: Callable[[], None] | None = None,
 ) -> Child:
     """Start ``argv``; the caller owns the child and stops it.
 
@@ -105,13 +106,22 @@ def spawn(
         pass_fds: Descriptors the child inherits under the same numbers; still ours to close.
         die_with_parent: SIGKILL the child when the thread that calls this ends (Linux). The calling thread
             should be the main one, and the process should have no other threads yet.
+        in_child: Called in the child before it becomes ``argv``; in a process without other threads only.
 
     Raises:
         NotFoundError: ``argv[0]`` is not an executable file.
+        WoodlotError: ``in_child`` failed.
     """
     command = [os.fspath(arg) for arg in argv]
     log.debug("+ %s", shlex.join(command))
     parent = os.getpid()
+
+    def prepare() -> None:
+        if die_with_parent:
+            _die_with(parent)
+        if in_child:
+            in_child()
+
     with log_path.open("ab") as sink:
         try:
             popen = subprocess.Popen(
@@ -122,8 +132,10 @@ def spawn(
                 env={**minimal_environment(), **(env or {})},
                 pass_fds=tuple(pass_fds),
                 start_new_session=True,
-                preexec_fn=(lambda: _die_with(parent)) if die_with_parent else None,  # noqa: PLW1509
+                preexec_fn=prepare if die_with_parent or in_child else None,  # noqa: PLW1509
             )
+        except subprocess.SubprocessError as error:
+            raise WoodlotError(f"cannot prepare a process for {command[0]}: {error}") from error
         except (FileNotFoundError, PermissionError) as error:
             raise NotFoundError(f"cannot run {command[0]}: {error.strerror}") from error
     return Child(popen, command)

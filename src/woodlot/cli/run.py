@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -270,10 +270,8 @@ def _run(
 ) -> int:
     from woodlot.container.begin import begin, forget
 
-    # What runs while somebody waits ends soon, most of the time: rather the quicker and smaller start.
-    plan = replace(prepared.plan, returns_memory=detach)
     with trace.span("record and fork"):
-        spec, lifeline = begin(app.store, replace(prepared, plan=plan), request)
+        spec, lifeline = begin(app.store, prepared, request)
     if cidfile is not None:
         cidfile.write_text(spec.id)
     # After the fork, which is for a process without gRPC in it.

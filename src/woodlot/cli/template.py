@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -36,13 +35,12 @@ def list_command(app: "App", *, form: Form) -> None:
             format_size(one.description["memory_bytes"]),
             str(len(one.description["disks"])),
             str(one.description["networks"]),
-            "yes" if one.description["balloon"] else "no",
             format_size(one.size_bytes),
             format_time(one.used_at),
         )
 
     view: View[Template] = View(
-        header=("ID", "CPUS", "MEMORY", "DISKS", "NETWORKS", "RETURNS MEMORY", "SIZE", "USED"),
+        header=("ID", "CPUS", "MEMORY", "DISKS", "NETWORKS", "SIZE", "USED"),
         row=row,
         name=lambda one: one.id,
         describe=_describe,
@@ -68,14 +66,14 @@ def prune_command(app: "App", *, everything: bool) -> None:
 @click.option("--networks", type=click.IntRange(0, 8), default=1, show_default=True)
 @click.pass_obj
 def build_command(app: "App", *, cpus: float | None, memory: str | None, networks: int) -> None:
-    """Make the templates of containers in the foreground and in the background, unless they are there."""
+    """Make the template of containers with these limits, unless it is there."""
     _build(app, cpus=cpus, memory=memory, networks=networks)
 
 
 @click.command()
 @click.pass_obj
 def warm(app: "App") -> None:
-    """Make the templates of containers with the default settings, so that the first start is quick, too."""
+    """Make the template of containers with the default settings, so that the first start is quick, too."""
     _build(app, cpus=None, memory=None, networks=1)
 
 
@@ -86,17 +84,16 @@ def _build(app: "App", *, cpus: float | None, memory: str | None, networks: int)
     from woodlot.vmm.base import Accelerator
 
     plan = asyncio.run(plan_machine(app.paths))
-    for returns_memory in (False, True):
-        made = asyncio.run(
-            ensure_template(
-                app.paths,
-                replace(plan, returns_memory=returns_memory),
-                cpus=choose_cpus(cpus, emulated=plan.accelerator is Accelerator.TCG),
-                memory_bytes=choose_memory(memory),
-                networks=networks,
-            )
+    made = asyncio.run(
+        ensure_template(
+            app.paths,
+            plan,
+            cpus=choose_cpus(cpus, emulated=plan.accelerator is Accelerator.TCG),
+            memory_bytes=choose_memory(memory),
+            networks=networks,
         )
-        click.echo(made.id)
+    )
+    click.echo(made.id)
 
 
 def _describe(one: "Template") -> Mapping[str, object]:
@@ -110,5 +107,4 @@ def _describe(one: "Template") -> Mapping[str, object]:
         "memoryBytes": one.description["memory_bytes"],
         "disks": one.description["disks"],
         "networks": one.description["networks"],
-        "returnsMemory": one.description["balloon"],
     }

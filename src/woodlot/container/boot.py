@@ -25,7 +25,6 @@ class MachinePlan:
     """Tells this kernel and agent from others."""
     kernel_cmdline: tuple[str, ...] = ()
     """What this kernel wants; a container's own arguments follow."""
-    returns_memory: bool = True
     """What the container frees goes back to the host; without it, the VM shares a template's memory with others."""
 
 

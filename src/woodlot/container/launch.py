@@ -161,7 +161,6 @@ def main() -> None:
             initramfs=Path(plan["initramfs"]),
             guest=plan["guest"],
             kernel_cmdline=tuple(plan["kernel_cmdline"]),
-            returns_memory=plan["returns_memory"],
         ),
         fields["lock"],
         socket.socket(fileno=fields["lifeline"]),

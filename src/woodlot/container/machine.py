@@ -195,7 +195,6 @@ class Machine:
             ),
             shares=self.sharing.devices(),
             networks=self.links.devices,
-            balloon=plan.returns_memory,
             control_socket=sockets / "a.sock",
             console_log=self._console_log,
             vmm_log=self._directory / "vmm.log",
@@ -231,7 +230,6 @@ async def ensure_template(
             Disk(path=None, serial=UPPER_SERIAL),
         ),
         networks=tuple(UnconnectedNetwork(mac=device_mac(index)) for index in range(networks)),
-        balloon=plan.returns_memory,
         # Where these are does not shape it.
         control_socket=paths.runtime,
         console_log=paths.templates,

@@ -10,7 +10,7 @@ from woodlot.vmm import accelerator
 from woodlot.vmm.base import Disk, SavedMachine, UnconnectedNetwork, VmSpec
 
 # Raised when saved machines of before are of no use: their layout, or what is told to the guest after a start.
-_FORMAT = 1
+_FORMAT = 2
 
 
 def describe(spec: VmSpec, program: Path, guest: str) -> dict[str, object]:
@@ -31,7 +31,6 @@ def describe(spec: VmSpec, program: Path, guest: str) -> dict[str, object]:
         "kernel_cmdline": list(spec.kernel_cmdline),
         "disks": ["ro" if disk.read_only else "rw" for disk in spec.disks],
         "networks": len(spec.networks),
-        "balloon": spec.balloon,
     }
 
 

@@ -112,19 +112,12 @@ class VmSpec:
     """With any, the guest's memory is shared with their servers."""
     networks: tuple[NetworkDevice, ...] = ()
     """In the order in which the guest finds the devices."""
-    balloon: bool = True
-    """Memory that the guest frees goes back to the host."""
     memory_file: Path | None = None
     """Keep the guest's memory in this file, made anew, so that the machine can be saved; None keeps it nowhere."""
     control_socket: Path
     """Unix socket that carries the agent's stream where the host has no vsock."""
     console_log: Path
     vmm_log: Path
-
-    @property
-    def owns_memory(self) -> bool:
-        """Whether its memory may be no other machine's: the guest can tear pages out of it, or servers write it."""
-        return self.balloon or bool(self.shares)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,8 +176,8 @@ class Vmm(Protocol):
 
         Args:
             spec: The machine.
-            saved_machine: Go on where this one stood, in place of booting. Unless the spec `owns_memory`, what is only
-                read stays one for all that started there.
+            saved_machine: Go on where this one stood, in place of booting. Without shares, what is only read stays one
+                for all that started there.
 
         Raises:
             NotFoundError: The monitor's program is missing.

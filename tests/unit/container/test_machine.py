@@ -191,13 +191,10 @@ async def test_an_unknown_way_to_start_is_told(
             pytest.fail("it did not start")
 
 
-@pytest.mark.parametrize("returns", [True, False])
-async def test_memory_is_returned_or_shared(world: World, store: Store, returns: bool) -> None:
+async def test_memory_comes_in_steps_and_the_disk_is_made(world: World, store: Store) -> None:
     store.paths.container(SPEC.id).mkdir(parents=True)
-    plan = dataclasses.replace(PLAN, returns_memory=returns)
-    async with Machine(store.paths, store, SPEC, plan).start():
+    async with Machine(store.paths, store, SPEC, PLAN).start():
         [spec] = world.asked
-        assert spec.balloon is returns
         assert spec.memory_bytes % (128 << 20) == 0
         assert spec.disks[1].path is not None
         assert spec.disks[1].path.exists()

@@ -79,7 +79,6 @@ def test_what_is_a_containers_own_changes_no_template(other: dict[str, object]) 
         {"disks": SPEC.disks[:1]},
         {"disks": (SPEC.disks[1], SPEC.disks[0])},
         {"networks": ()},
-        {"balloon": False},
     ],
 )
 def test_what_shapes_a_machine_changes_its_template(other: dict[str, object]) -> None:

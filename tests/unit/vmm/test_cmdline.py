@@ -216,7 +216,6 @@ def test_a_machine_to_be_saved_holds_places() -> None:
         disks=(Disk(path=None, serial="p0", read_only=True), Disk(path=None, serial="p1")),
         networks=(UnconnectedNetwork(mac="02:00:00:00:00:01"),),
         memory_file=Path("/t/a,b"),
-        balloon=False,
     )
     argv = build(spec)
     memory = argv.index("-object") + 1
@@ -231,26 +230,17 @@ def test_a_machine_to_be_saved_holds_places() -> None:
         "-netdev", "hubport,id=net0,hubid=0",
         "-device", "virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,romfile=",
     ][:12]  # fmt: skip
-    assert not [arg for arg in argv if "balloon" in arg]
     assert "-incoming" not in argv
     # Devices will be plugged in.
     assert "acpi=noirq" not in after(argv, "-append")
 
 
-@pytest.mark.parametrize(
-    ("balloon", "shares", "share"),
-    [
-        (False, (), "off"),
-        # The guest could tear pages out of a file that others map.
-        (True, (), "on"),
-        (False, (SharedFiles(tag="fs0", socket_fd=9),), "on"),
-    ],
-)
-def test_memory_of_a_saved_machine(
-    balloon: bool, shares: tuple[SharedFiles, ...], share: str
-) -> None:
-    spec = dataclasses.replace(SPEC, balloon=balloon, shares=shares)
-    argv = build(spec, dataclasses.replace(SERIAL, memory=Path("/t/memory")))
+@pytest.mark.parametrize(("own", "share"), [(False, "off"), (True, "on")])
+@pytest.mark.parametrize("shares", [(), (SharedFiles(tag="fs0", socket_fd=9),)])
+def test_memory_of_a_saved_machine(own: bool, shares: tuple[SharedFiles, ...], share: str) -> None:
+    spec = dataclasses.replace(SPEC, shares=shares)
+    share = "on" if shares else share
+    argv = build(spec, dataclasses.replace(SERIAL, memory=Path("/t/memory"), memory_is_own=own))
     memory = argv.index("-object") + 1
     assert argv[memory] == f"memory-backend-file,id=ram,size=512M,mem-path=/t/memory,share={share}"
     assert argv[-2:] == ["-incoming", "defer"]

@@ -13,7 +13,7 @@ from tests.programs import python_shebang
 from woodlot.errors import NotFoundError, UnsupportedError, VmmError, VmmTimeoutError
 from woodlot.units import MIB
 from woodlot.vmm.base import Accelerator, Arch, SavedMachine, VmExit, VmSpec
-from woodlot.vmm.qemu import binary, console, machine
+from woodlot.vmm.qemu import binary, console, discards, machine
 from woodlot.vmm.qemu.machine import QemuVmm, describe_end
 from woodlot.vmm.qemu.qmp import QmpClosedError, QmpCommandError
 
@@ -374,7 +374,7 @@ def serve_all(on):
 
 
 async def test_a_machine_is_saved_and_another_goes_on_where_it_stood(
-    fake: Fake, spec: VmSpec, scratch: Path
+    fake: Fake, spec: VmSpec, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saver = fake(
         MIGRATE
@@ -410,8 +410,9 @@ greet(); serve_all({{"migrate-incoming": take, "cont": note}})
 """
     )
     saved = SavedMachine(memory=memory, state=scratch / "state")
-    for balloon in (False, True):
-        async with taker.start(dataclasses.replace(spec, balloon=balloon), saved):
+    for usable in (False, True):
+        monkeypatch.setattr(discards, "is_usable", lambda usable=usable: usable)
+        async with taker.start(spec, saved):
             pass
         ran = (scratch / "cont").read_text().split()
         assert ran[-3:] == ["migrate-set-capabilities", "migrate-incoming", "cont"]
@@ -429,6 +430,6 @@ async def test_a_state_that_does_not_fit_is_an_error(
     vmm = fake(MIGRATE + f'greet(); serve_all({{"migrate-incoming": lambda: {body}}})')
     saved = SavedMachine(memory=scratch / "memory", state=scratch / "state")
     with pytest.raises(VmmError, match="could not take up the machine's state"):
-        async with vmm.start(dataclasses.replace(spec, balloon=False), saved):
+        async with vmm.start(spec, saved):
             pytest.fail("it did not start")
     assert not spec.control_socket.exists()

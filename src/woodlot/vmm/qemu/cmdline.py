@@ -59,6 +59,8 @@ class Channels:
     """The host's kernel moves the frames of taps itself, without QEMU."""
     memory: Path | None = None
     """A file, as large as the guest's memory, that holds a saved machine's; QEMU then waits for the rest of it."""
+    memory_is_own: bool = False
+    """Nobody else uses that file."""
 
 
 def build_argv(
@@ -85,7 +87,7 @@ def build_argv(
         *memory_args(
             spec.memory_bytes,
             path=channels.memory or spec.memory_file,
-            shared=bool(spec.shares or spec.memory_file or (channels.memory and spec.owns_memory)),
+            shared=bool(spec.shares or spec.memory_file or channels.memory_is_own),
         ),
         *kernel_args(spec),
         *monitor_args(channels.qmp_fd),
@@ -103,7 +105,7 @@ def build_argv(
             for arg in network_args(index, network, vhost=channels.vhost_net)
         ],
         *entropy_args(),
-        *(balloon_args() if spec.balloon else []),
+        *balloon_args(),
         *(incoming_args() if channels.memory is not None else []),
     ]
 

@@ -26,7 +26,8 @@ from woodlot.vmm.base import (
     VmExit,
     VmSpec,
 )
-from woodlot.vmm.qemu import binary, cmdline, console, saved
+from woodlot.vmm.qemu import binary, cmdline, console, discards, saved
+from woodlot.vmm.qemu.discards import KeptFile
 from woodlot.vmm.qemu.qmp import Event, Qmp, QmpClosedError
 
 log = logging.getLogger(__name__)
@@ -389,6 +390,7 @@ class QemuVmm:
                         vsock_cid=cid,
                         vhost_net=vhost_net,
                         memory=restoring.memory if restoring else None,
+                        memory_is_own=restoring is not None and restoring.kept is None,
                     ),
                     without_features=broken_features(spec.accelerator, host_cpu_vendor()),
                 )
@@ -397,7 +399,14 @@ class QemuVmm:
                 fds += restoring.fds if restoring else []
                 try:
                     with trace.span("spawn QEMU"):
-                        child = process.spawn(argv, log_path=spec.vmm_log, pass_fds=fds)
+                        child = process.spawn(
+                            argv,
+                            log_path=spec.vmm_log,
+                            pass_fds=fds,
+                            in_child=restoring.kept.install
+                            if restoring and restoring.kept
+                            else None,
+                        )
                 except BaseException:
                     ours.close()
                     raise
@@ -406,6 +415,8 @@ class QemuVmm:
                 listener.close()
             vm = QemuMachine(spec, child, target)
             stack.push_async_callback(vm.close)
+            if restoring is not None and restoring.kept is not None:
+                restoring.kept.serve()
             with trace.span("QEMU puts the machine together"):
                 await _connect(vm, ours, child, spec, log_start)
             if restoring is not None:
@@ -426,6 +437,8 @@ class _Restoring:
     """QEMU's end."""
     fds: list[int]
     """For QEMU to inherit."""
+    kept: KeptFile | None
+    """The memory, if it is not this machine's own."""
 
     @classmethod
     def prepare(
@@ -447,12 +460,31 @@ class _Restoring:
         stack.callback(ours.close)
         given.enter_context(theirs)
         fds, memory = [theirs.fileno()], machine.memory
-        if spec.owns_memory:
+        # File servers write to a guest's memory directly.
+        if not spec.shares and discards.is_usable():
+            kept = _keep(memory)
+            stack.callback(kept.close)
+        else:
+            kept = None
             copy = saved.copy_memory(memory, spec.memory_bytes)
             given.callback(os.close, copy)
             fds.append(copy)
             memory = Path(f"/proc/self/fd/{copy}")
-        return cls(memory=memory, state=state, channel=ours, channel_fd=theirs.fileno(), fds=fds)
+        return cls(
+            memory=memory,
+            state=state,
+            channel=ours,
+            channel_fd=theirs.fileno(),
+            fds=fds,
+            kept=kept,
+        )
+
+
+def _keep(memory: Path) -> KeptFile:
+    try:
+        return KeptFile(memory)
+    except OSError as error:
+        raise VmmError(f"cannot open the saved memory {memory}: {error.strerror}") from error
 
 
 async def _connect(

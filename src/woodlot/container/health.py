@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from woodlot.container.spec import ExecSpec, HealthSpec
-from woodlot.container.state import Health, Probe
+from woodlot.container.state import KILLED_EXIT_CODE, Health, Probe
 from woodlot.errors import ConfigError, WoodlotError
 from woodlot.units import parse_duration
 
@@ -26,6 +26,8 @@ _MAX_OUTPUT_BYTES = 4096
 _MAX_PROBES = 5
 _SHELL = ("/bin/sh", "-c")
 _LEAST_S = 0.001
+# A container's end kills its probe, a moment before the end is known and we are cancelled: that is no bad health.
+_END_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,9 +190,13 @@ async def _probe(
         output[:] = f"the health check took longer than {spec.timeout_s:g} s".encode()
     except WoodlotError as error:
         output[:] = error.message.encode()
+        await asyncio.sleep(_END_S)
+    finished_at = time.time()
+    if exit_code == KILLED_EXIT_CODE:
+        await asyncio.sleep(_END_S)
     return Probe(
         started_at=started_at,
-        finished_at=time.time(),
+        finished_at=finished_at,
         exit_code=exit_code,
         output=bytes(output).decode("utf-8", "replace"),
     )

@@ -218,3 +218,26 @@ async def test_it_is_asked_more_often_while_it_starts() -> None:
     )
     told = await watched(Container((b"", 1), (b"", 1), (b"", 0)), spec)
     assert [health.status for health in told] == ["starting", "starting", "healthy"]
+
+
+async def test_a_probe_that_is_killed_with_its_container_is_no_failure() -> None:
+    container = Container((b"", 0), (b"", 137), (b"", 0))
+    told: list[Health] = []
+    second = asyncio.Event()
+
+    @asynccontextmanager
+    async def run(spec: ExecSpec) -> AsyncGenerator[Process]:
+        async with container.run(spec) as process:
+            yield process
+        if len(container.answers) == 1:
+            second.set()
+
+    async def ready() -> None: ...
+
+    watching = asyncio.create_task(watch(SPEC, run, told.append, ready=ready))
+    async with asyncio.timeout(20):
+        await second.wait()
+    # The container has ended.
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    assert [health.status for health in told] == ["healthy"]

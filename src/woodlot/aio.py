@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 from woodlot.container import begin, copy, disk_usage, lifecycle, prune, selection, state
 from woodlot.container.client import Attachment, Supervised
+from woodlot.container.commit import CommitRequest, commit
 from woodlot.container.create import Request
 from woodlot.container.disk_usage import DiskUsage
 from woodlot.container.files import Change, ChangeKind, Files, reach
@@ -330,6 +331,39 @@ class Container:
                 if len(found) > MAX_CHANGES:
                     raise LimitError(f"container {self.name} differs in too many places")
         return found
+
+    async def commit(
+        self,
+        reference: str | None = None,
+        *,
+        author: str = "",
+        message: str = "",
+        changes: Sequence[str] = (),
+        pause: bool = True,
+        progress: "Progress | None" = None,
+    ) -> Image:
+        """Make an image of it, running or stopped: its files, without what is mounted, and its configuration.
+
+        Args:
+            reference: The image's name, taken from another that has it; None for one that is known by its id.
+            author: Of the image.
+            message: For its history.
+            changes: Instructions of a Dockerfile: ``['CMD ["true"]', "ENV A=1"]``.
+            pause: Its processes stand still while its files are read.
+            progress: Told of the reading and of the unpacking.
+
+        Raises:
+            ConfigError: The name or a change is not valid.
+            LimitError: The image would be larger than allowed.
+        """
+        request = CommitRequest(
+            reference=reference,
+            author=author,
+            message=message,
+            changes=tuple(changes),
+            pause=pause,
+        )
+        return await commit(self._store, lifecycle.find(self._store, self.id), request, progress)
 
     @contextlib.asynccontextmanager
     async def _files(self) -> AsyncGenerator[Files]:

@@ -158,6 +158,28 @@ class Container:
         """Where its root filesystem differs from the image; see `woodlot.aio.Container.diff`."""
         return self._loop.run(self._inner.diff())
 
+    def commit(
+        self,
+        reference: str | None = None,
+        *,
+        author: str = "",
+        message: str = "",
+        changes: Sequence[str] = (),
+        pause: bool = True,
+        progress: "Progress | None" = None,
+    ) -> Image:
+        """Make an image of it; see `woodlot.aio.Container.commit`."""
+        return self._loop.run(
+            self._inner.commit(
+                reference,
+                author=author,
+                message=message,
+                changes=changes,
+                pause=pause,
+                progress=progress,
+            )
+        )
+
     def delete(self, *, force: bool = False) -> None:
         """Remove it and all it wrote; see `woodlot.aio.Container.delete`."""
         self._loop.run(self._inner.delete(force=force))

@@ -18,6 +18,7 @@ import (
 
 	"woodlot.dev/agent/internal/fail"
 	"woodlot.dev/agent/internal/inroot"
+	"woodlot.dev/agent/internal/xattr"
 )
 
 const (
@@ -43,10 +44,18 @@ const mqueueMagic = 0x19800202
 type file struct{ dev, ino uint64 }
 
 type packer struct {
-	ctx   context.Context
-	tar   *tar.Writer
+	ctx context.Context
+	tar *tar.Writer
+	// keeps tells which extended attributes the tar has.
+	keeps func(attribute string) bool
 	links map[file]string
 	buf   []byte
+}
+
+func newPacker(ctx context.Context, w io.Writer, keeps func(string) bool) *packer {
+	return &packer{
+		ctx: ctx, tar: tar.NewWriter(w), keeps: keeps, links: make(map[file]string), buf: make([]byte, bufferBytes),
+	}
 }
 
 // Pack writes a tar of what fd is, with all below it, to w: pax, sorted by name, times to the nanosecond, hard links
@@ -63,8 +72,8 @@ func Pack(ctx context.Context, w io.Writer, fd int, name string) error {
 	if st.Mode&unix.S_IFMT == unix.S_IFSOCK {
 		return fail.New(fail.InvalidArgument, "a socket, which cannot be copied")
 	}
-	p := &packer{ctx: ctx, tar: tar.NewWriter(w), links: make(map[file]string), buf: make([]byte, bufferBytes)}
-	if err := p.entry(fd, name, st, 0); err != nil {
+	p := newPacker(ctx, w, func(attribute string) bool { return attribute == capability })
+	if err := p.tree(fd, name, st, 0); err != nil {
 		return err
 	}
 	return p.tar.Close()
@@ -75,7 +84,41 @@ func isPseudo(fd int) bool {
 	return unix.Fstatfs(fd, &st) == nil && pseudo[int64(st.Type)]
 }
 
-func (p *packer) entry(fd int, name string, st *unix.Stat_t, depth int) error {
+// tree packs what fd is with all below it.
+func (p *packer) tree(fd int, name string, st *unix.Stat_t, depth int) error {
+	if err := p.entry(fd, name, st); err != nil || !inroot.IsDirectory(st) {
+		return err
+	}
+	if depth == maxDepth {
+		return fail.New(fail.ResourceExhausted, fmt.Sprintf("%s: more than %d directories in each other", name, maxDepth))
+	}
+	names, err := List(fd)
+	if err != nil {
+		return inroot.Explain(name, err)
+	}
+	for _, child := range names {
+		whole := path.Join(name, child)
+		if name == "." || strings.HasPrefix(name, "./") {
+			whole = "./" + whole
+		}
+		inner, err := unix.Openat(fd, child, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if errors.Is(err, unix.ENOENT) { // deleted meanwhile
+			continue
+		}
+		if err != nil {
+			return inroot.Explain(whole, err)
+		}
+		err = p.child(inner, whole, st, depth)
+		_ = unix.Close(inner)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// entry packs what fd is, of a directory nothing below it.
+func (p *packer) entry(fd int, name string, st *unix.Stat_t) error {
 	if err := p.ctx.Err(); err != nil {
 		return err
 	}
@@ -93,9 +136,12 @@ func (p *packer) entry(fd int, name string, st *unix.Stat_t, depth int) error {
 			p.links[id] = name
 		}
 	}
+	if !inroot.IsLink(st) {
+		h.PAXRecords = p.attributes(fd)
+	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
-		return p.directory(fd, h, st, depth)
+		h.Typeflag, h.Name = tar.TypeDir, name+"/"
 	case unix.S_IFREG:
 		return p.regular(fd, h, st.Size)
 	case unix.S_IFLNK:
@@ -118,42 +164,24 @@ func (p *packer) entry(fd int, name string, st *unix.Stat_t, depth int) error {
 	return p.header(h)
 }
 
+// attributes gives the extended attributes of what fd is that are kept, as records of pax.
+func (p *packer) attributes(fd int) map[string]string {
+	var records map[string]string
+	for name, value := range xattr.Select(inroot.Name(fd), p.keeps) {
+		if strings.Contains(name, "=") { // pax has no way to write it
+			continue
+		}
+		if records == nil {
+			records = make(map[string]string)
+		}
+		records[paxXattr+name] = value
+	}
+	return records
+}
+
 func (p *packer) header(h *tar.Header) error {
 	if err := p.tar.WriteHeader(h); err != nil {
 		return fmt.Errorf("%s: %w", h.Name, err)
-	}
-	return nil
-}
-
-func (p *packer) directory(fd int, h *tar.Header, st *unix.Stat_t, depth int) error {
-	h.Typeflag, h.Name = tar.TypeDir, h.Name+"/"
-	if err := p.header(h); err != nil {
-		return err
-	}
-	if depth == maxDepth {
-		return fail.New(fail.ResourceExhausted, fmt.Sprintf("%s: more than %d directories in each other", h.Name, maxDepth))
-	}
-	names, err := List(fd)
-	if err != nil {
-		return inroot.Explain(h.Name, err)
-	}
-	for _, name := range names {
-		child, err := unix.Openat(fd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		if errors.Is(err, unix.ENOENT) { // deleted meanwhile
-			continue
-		}
-		whole := path.Join(h.Name, name)
-		if strings.HasPrefix(h.Name, "./") {
-			whole = "./" + whole
-		}
-		if err != nil {
-			return inroot.Explain(whole, err)
-		}
-		err = p.child(child, whole, st, depth)
-		_ = unix.Close(child)
-		if err != nil {
-			return err
-		}
 	}
 	return nil
 }
@@ -172,7 +200,7 @@ func (p *packer) child(fd int, name string, parent *unix.Stat_t, depth int) erro
 			ModTime: time.Unix(st.Mtim.Unix()),
 		})
 	}
-	return p.entry(fd, name, st, depth+1)
+	return p.tree(fd, name, st, depth+1)
 }
 
 // regular writes as many bytes as the file had when it was looked at: one that grows is cut, one that shrinks is filled
@@ -185,10 +213,6 @@ func (p *packer) regular(fd int, h *tar.Header, size int64) error {
 	source := os.NewFile(uintptr(opened), h.Name)
 	defer source.Close()
 	h.Typeflag, h.Size = tar.TypeReg, size
-	value := make([]byte, 256)
-	if n, err := unix.Fgetxattr(opened, capability, value); err == nil {
-		h.PAXRecords = map[string]string{paxXattr + capability: string(value[:n])}
-	}
 	if err := p.header(h); err != nil {
 		return err
 	}

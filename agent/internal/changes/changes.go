@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 
@@ -15,6 +16,7 @@ import (
 	"woodlot.dev/agent/internal/archive"
 	"woodlot.dev/agent/internal/fail"
 	"woodlot.dev/agent/internal/inroot"
+	"woodlot.dev/agent/internal/xattr"
 )
 
 // Kind is what happened to a path.
@@ -32,11 +34,22 @@ type Change struct {
 	Kind Kind
 	// Path is absolute in the container.
 	Path string
+	// Opaque: a directory of which nothing of the image's shows through. For each name that this deletes comes a change
+	// that is Hidden.
+	Opaque, Hidden bool
+
+	dir  int
+	name string
+}
+
+// Open gives what is there now, unopened (O_PATH). Only for what is not deleted, and while emit runs.
+func (c Change) Open() (int, error) {
+	return unix.Openat(c.dir, c.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 }
 
 const (
-	maxDepth = 512
-	opaque   = "trusted.overlay.opaque"
+	maxDepth        = 512
+	opaqueAttribute = "trusted.overlay.opaque"
 )
 
 // ours are the paths that setting a container up makes; who asks what a container did is not told of them.
@@ -70,14 +83,15 @@ func Walk(ctx context.Context, image, upper string, emit func(Change) error) err
 		return inroot.Explain(upper, err)
 	}
 	defer func() { _ = unix.Close(above) }()
-	entries, err := list(below, above, "/")
+	entries, err := list(below, above, "/", false)
 	if err != nil {
 		return err
 	}
-	return (&walker{ctx: ctx, emit: emit}).entries(below, above, "/", entries, 0)
+	return (&walker{ctx: ctx, emit: emit}).entries(below, above, "/", entries, false, 0)
 }
 
-func (w *walker) entries(below, above int, dir string, entries []entry, depth int) error {
+// entries goes through those of a directory, which is opaque or not.
+func (w *walker) entries(below, above int, dir string, entries []entry, opaque bool, depth int) error {
 	if depth > maxDepth {
 		return fail.New(fail.ResourceExhausted, fmt.Sprintf("%s: more than %d directories in each other", dir, maxDepth))
 	}
@@ -85,19 +99,21 @@ func (w *walker) entries(below, above int, dir string, entries []entry, depth in
 		if err := w.ctx.Err(); err != nil {
 			return err
 		}
-		if err := w.entry(below, above, path.Join(dir, e.name), e, depth); err != nil {
+		if err := w.entry(below, above, path.Join(dir, e.name), e, opaque, depth); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w *walker) entry(below, above int, name string, e entry, depth int) error {
+func (w *walker) entry(below, above int, name string, e entry, opaque bool, depth int) error {
+	change := Change{Kind: e.kind(), Path: name, dir: above, name: e.name}
 	switch {
 	case e.isDeleted():
-		return w.emit(Change{Deleted, name})
+		change.Kind, change.Hidden = Deleted, e.above == nil
+		return w.emit(change)
 	case !inroot.IsDirectory(e.above):
-		return w.emit(Change{e.kind(), name})
+		return w.emit(change)
 	}
 	inner, err := descend(above, e.name)
 	if err != nil {
@@ -111,16 +127,19 @@ func (w *walker) entry(below, above int, name string, e entry, depth int) error 
 		}
 		defer func() { _ = unix.Close(under) }()
 	}
-	entries, err := list(under, inner, name)
+	// Overlayfs marks the outermost one alone.
+	inside := under >= 0 && (opaque || isOpaque(inner))
+	entries, err := list(under, inner, name, inside)
 	if err != nil {
 		return err
 	}
-	if under < 0 || e.differs(name) || slices.ContainsFunc(entries, entry.isNews) {
-		if err := w.emit(Change{e.kind(), name}); err != nil {
+	if under < 0 || opaque || e.differs(name) || !sameAttributes(under, inner) || slices.ContainsFunc(entries, entry.isNews) {
+		change.Opaque = inside && !opaque
+		if err := w.emit(change); err != nil {
 			return err
 		}
 	}
-	return w.entries(under, inner, name, entries, depth+1)
+	return w.entries(under, inner, name, entries, inside, depth+1)
 }
 
 // isDeleted: it is whited out, or hidden by a new directory above it.
@@ -143,12 +162,21 @@ func (e entry) differs(name string) bool {
 	return a.Mode != b.Mode || a.Uid != b.Uid || a.Gid != b.Gid || name != "/etc" && a.Mtim != b.Mtim
 }
 
+// sameAttributes compares the extended attributes of two directories.
+func sameAttributes(below, above int) bool {
+	attributes := func(dir int) map[string]string {
+		return maps.Collect(xattr.Select(inroot.Name(dir), xattr.IsFiles))
+	}
+	return maps.Equal(attributes(below), attributes(above))
+}
+
 func descend(dir int, name string) (int, error) {
 	return unix.Openat(dir, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 }
 
-// list gives what of a directory is not as in the image; below is -1 if the image has none there.
-func list(below, above int, dir string) ([]entry, error) {
+// list gives what of a directory is not as in the image; below is -1 if the image has none there. Of an opaque one that
+// is also what the image has and it has not.
+func list(below, above int, dir string, opaque bool) ([]entry, error) {
 	names, err := archive.List(above)
 	if err != nil {
 		return nil, inroot.Explain(dir, err)
@@ -173,7 +201,7 @@ func list(below, above int, dir string) ([]entry, error) {
 		}
 		entries = append(entries, e)
 	}
-	if below < 0 || !isOpaque(above) {
+	if below < 0 || !opaque {
 		return entries, nil
 	}
 	hidden, err := archive.List(below)
@@ -192,7 +220,7 @@ func list(below, above int, dir string) ([]entry, error) {
 // isOpaque: the directory was deleted and made anew, so nothing of the image's shows through.
 func isOpaque(dir int) bool {
 	value := make([]byte, 1)
-	n, err := unix.Getxattr(inroot.Name(dir), opaque, value)
+	n, err := unix.Getxattr(inroot.Name(dir), opaqueAttribute, value)
 	return err == nil && n == 1 && value[0] == 'y'
 }
 

@@ -16,6 +16,7 @@ import (
 	"woodlot.dev/agent/internal/changes"
 	"woodlot.dev/agent/internal/fail"
 	"woodlot.dev/agent/internal/inroot"
+	"woodlot.dev/agent/internal/layer"
 	"woodlot.dev/agent/internal/rootfs"
 )
 
@@ -179,8 +180,32 @@ func (a *Access) Write(dir string, r io.Reader) error {
 }
 
 // Export writes a tar of the root filesystem, without what is mounted in it, while the container's processes stand
-// still. (Freezing the upper filesystem instead would not do: overlayfs may write to it when a directory is read.)
+// still.
 func (a *Access) Export(w io.Writer) error {
+	return a.still(func() error {
+		// In the agent's own tree nothing is mounted in it.
+		fd, err := unix.Open(a.rootfs.Path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("open the root filesystem: %w", err)
+		}
+		defer func() { _ = unix.Close(fd) }()
+		return archive.Pack(a.ctx, w, fd, ".")
+	})
+}
+
+// ExportLayer writes the layer of an image: what differs from the container's. Its processes stand still meanwhile, unless
+// they are to go on.
+func (a *Access) ExportLayer(w io.Writer, going bool) error {
+	write := func() error { return layer.Write(a.ctx, w, a.rootfs.Image, a.rootfs.Upper) }
+	if going {
+		return write()
+	}
+	return a.still(write)
+}
+
+// still runs f while the container's processes stand still. (Freezing the upper filesystem instead would not do: overlayfs
+// may write to it when a directory is read.)
+func (a *Access) still(f func() error) error {
 	ctx, cancel := context.WithTimeout(a.ctx, freezeBound)
 	thaw, err := a.group.Freeze(ctx)
 	cancel()
@@ -188,13 +213,7 @@ func (a *Access) Export(w io.Writer) error {
 		return err
 	}
 	defer thaw()
-	// In the agent's own tree nothing is mounted in it.
-	fd, err := unix.Open(a.rootfs.Path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("open the root filesystem: %w", err)
-	}
-	defer func() { _ = unix.Close(fd) }()
-	return archive.Pack(a.ctx, w, fd, ".")
+	return f()
 }
 
 // Changes calls emit for each path that differs from the image.

@@ -145,7 +145,7 @@ func (x DiffResponse_Change_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DiffResponse_Change_Kind.Descriptor instead.
 func (DiffResponse_Change_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{49, 0, 0}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{50, 0, 0}
 }
 
 type HelloRequest struct {
@@ -3034,6 +3034,51 @@ func (*ExportRequest) Descriptor() ([]byte, []int) {
 	return file_agent_v1_agent_proto_rawDescGZIP(), []int{47}
 }
 
+type ExportLayerRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The processes are to go on, whatever they change meanwhile.
+	Going         bool `protobuf:"varint,1,opt,name=going,proto3" json:"going,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportLayerRequest) Reset() {
+	*x = ExportLayerRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportLayerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportLayerRequest) ProtoMessage() {}
+
+func (x *ExportLayerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportLayerRequest.ProtoReflect.Descriptor instead.
+func (*ExportLayerRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *ExportLayerRequest) GetGoing() bool {
+	if x != nil {
+		return x.Going
+	}
+	return false
+}
+
 type DiffRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3042,7 +3087,7 @@ type DiffRequest struct {
 
 func (x *DiffRequest) Reset() {
 	*x = DiffRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[48]
+	mi := &file_agent_v1_agent_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3054,7 +3099,7 @@ func (x *DiffRequest) String() string {
 func (*DiffRequest) ProtoMessage() {}
 
 func (x *DiffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[48]
+	mi := &file_agent_v1_agent_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3067,7 +3112,7 @@ func (x *DiffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
 func (*DiffRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{48}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{49}
 }
 
 type DiffResponse struct {
@@ -3079,7 +3124,7 @@ type DiffResponse struct {
 
 func (x *DiffResponse) Reset() {
 	*x = DiffResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[49]
+	mi := &file_agent_v1_agent_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3091,7 +3136,7 @@ func (x *DiffResponse) String() string {
 func (*DiffResponse) ProtoMessage() {}
 
 func (x *DiffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[49]
+	mi := &file_agent_v1_agent_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3104,7 +3149,7 @@ func (x *DiffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
 func (*DiffResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{49}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *DiffResponse) GetChanges() []*DiffResponse_Change {
@@ -3122,7 +3167,7 @@ type TraceRequest struct {
 
 func (x *TraceRequest) Reset() {
 	*x = TraceRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[50]
+	mi := &file_agent_v1_agent_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3134,7 +3179,7 @@ func (x *TraceRequest) String() string {
 func (*TraceRequest) ProtoMessage() {}
 
 func (x *TraceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[50]
+	mi := &file_agent_v1_agent_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3147,7 +3192,7 @@ func (x *TraceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceRequest.ProtoReflect.Descriptor instead.
 func (*TraceRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{50}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{51}
 }
 
 type TraceResponse struct {
@@ -3161,7 +3206,7 @@ type TraceResponse struct {
 
 func (x *TraceResponse) Reset() {
 	*x = TraceResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[51]
+	mi := &file_agent_v1_agent_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3173,7 +3218,7 @@ func (x *TraceResponse) String() string {
 func (*TraceResponse) ProtoMessage() {}
 
 func (x *TraceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[51]
+	mi := &file_agent_v1_agent_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3186,7 +3231,7 @@ func (x *TraceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceResponse.ProtoReflect.Descriptor instead.
 func (*TraceResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{51}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *TraceResponse) GetNowNanos() int64 {
@@ -3216,7 +3261,7 @@ type RunRequest_Start struct {
 
 func (x *RunRequest_Start) Reset() {
 	*x = RunRequest_Start{}
-	mi := &file_agent_v1_agent_proto_msgTypes[54]
+	mi := &file_agent_v1_agent_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3228,7 +3273,7 @@ func (x *RunRequest_Start) String() string {
 func (*RunRequest_Start) ProtoMessage() {}
 
 func (x *RunRequest_Start) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[54]
+	mi := &file_agent_v1_agent_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3273,7 +3318,7 @@ type RunRequest_CloseStdin struct {
 
 func (x *RunRequest_CloseStdin) Reset() {
 	*x = RunRequest_CloseStdin{}
-	mi := &file_agent_v1_agent_proto_msgTypes[55]
+	mi := &file_agent_v1_agent_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3285,7 +3330,7 @@ func (x *RunRequest_CloseStdin) String() string {
 func (*RunRequest_CloseStdin) ProtoMessage() {}
 
 func (x *RunRequest_CloseStdin) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[55]
+	mi := &file_agent_v1_agent_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3310,7 +3355,7 @@ type RunRequest_Signal struct {
 
 func (x *RunRequest_Signal) Reset() {
 	*x = RunRequest_Signal{}
-	mi := &file_agent_v1_agent_proto_msgTypes[56]
+	mi := &file_agent_v1_agent_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3322,7 +3367,7 @@ func (x *RunRequest_Signal) String() string {
 func (*RunRequest_Signal) ProtoMessage() {}
 
 func (x *RunRequest_Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[56]
+	mi := &file_agent_v1_agent_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3355,7 +3400,7 @@ type RunResponse_Started struct {
 
 func (x *RunResponse_Started) Reset() {
 	*x = RunResponse_Started{}
-	mi := &file_agent_v1_agent_proto_msgTypes[57]
+	mi := &file_agent_v1_agent_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3367,7 +3412,7 @@ func (x *RunResponse_Started) String() string {
 func (*RunResponse_Started) ProtoMessage() {}
 
 func (x *RunResponse_Started) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[57]
+	mi := &file_agent_v1_agent_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3404,7 +3449,7 @@ type RunResponse_Exited struct {
 
 func (x *RunResponse_Exited) Reset() {
 	*x = RunResponse_Exited{}
-	mi := &file_agent_v1_agent_proto_msgTypes[58]
+	mi := &file_agent_v1_agent_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3416,7 +3461,7 @@ func (x *RunResponse_Exited) String() string {
 func (*RunResponse_Exited) ProtoMessage() {}
 
 func (x *RunResponse_Exited) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[58]
+	mi := &file_agent_v1_agent_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3461,7 +3506,7 @@ type ConnectionResponse_Opened struct {
 
 func (x *ConnectionResponse_Opened) Reset() {
 	*x = ConnectionResponse_Opened{}
-	mi := &file_agent_v1_agent_proto_msgTypes[59]
+	mi := &file_agent_v1_agent_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3473,7 +3518,7 @@ func (x *ConnectionResponse_Opened) String() string {
 func (*ConnectionResponse_Opened) ProtoMessage() {}
 
 func (x *ConnectionResponse_Opened) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[59]
+	mi := &file_agent_v1_agent_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3497,7 +3542,7 @@ type ConnectionResponse_End struct {
 
 func (x *ConnectionResponse_End) Reset() {
 	*x = ConnectionResponse_End{}
-	mi := &file_agent_v1_agent_proto_msgTypes[60]
+	mi := &file_agent_v1_agent_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3509,7 +3554,7 @@ func (x *ConnectionResponse_End) String() string {
 func (*ConnectionResponse_End) ProtoMessage() {}
 
 func (x *ConnectionResponse_End) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[60]
+	mi := &file_agent_v1_agent_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3555,7 +3600,7 @@ type ListProcessesResponse_Process struct {
 
 func (x *ListProcessesResponse_Process) Reset() {
 	*x = ListProcessesResponse_Process{}
-	mi := &file_agent_v1_agent_proto_msgTypes[61]
+	mi := &file_agent_v1_agent_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3567,7 +3612,7 @@ func (x *ListProcessesResponse_Process) String() string {
 func (*ListProcessesResponse_Process) ProtoMessage() {}
 
 func (x *ListProcessesResponse_Process) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[61]
+	mi := &file_agent_v1_agent_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3705,7 +3750,7 @@ type WriteArchiveRequest_Open struct {
 
 func (x *WriteArchiveRequest_Open) Reset() {
 	*x = WriteArchiveRequest_Open{}
-	mi := &file_agent_v1_agent_proto_msgTypes[62]
+	mi := &file_agent_v1_agent_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3717,7 +3762,7 @@ func (x *WriteArchiveRequest_Open) String() string {
 func (*WriteArchiveRequest_Open) ProtoMessage() {}
 
 func (x *WriteArchiveRequest_Open) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[62]
+	mi := &file_agent_v1_agent_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3750,7 +3795,7 @@ type DiffResponse_Change struct {
 
 func (x *DiffResponse_Change) Reset() {
 	*x = DiffResponse_Change{}
-	mi := &file_agent_v1_agent_proto_msgTypes[63]
+	mi := &file_agent_v1_agent_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3762,7 +3807,7 @@ func (x *DiffResponse_Change) String() string {
 func (*DiffResponse_Change) ProtoMessage() {}
 
 func (x *DiffResponse_Change) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[63]
+	mi := &file_agent_v1_agent_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3775,7 +3820,7 @@ func (x *DiffResponse_Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffResponse_Change.ProtoReflect.Descriptor instead.
 func (*DiffResponse_Change) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{49, 0}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{50, 0}
 }
 
 func (x *DiffResponse_Change) GetKind() DiffResponse_Change_Kind {
@@ -3803,7 +3848,7 @@ type TraceResponse_Span struct {
 
 func (x *TraceResponse_Span) Reset() {
 	*x = TraceResponse_Span{}
-	mi := &file_agent_v1_agent_proto_msgTypes[64]
+	mi := &file_agent_v1_agent_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3815,7 +3860,7 @@ func (x *TraceResponse_Span) String() string {
 func (*TraceResponse_Span) ProtoMessage() {}
 
 func (x *TraceResponse_Span) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[64]
+	mi := &file_agent_v1_agent_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3828,7 +3873,7 @@ func (x *TraceResponse_Span) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceResponse_Span.ProtoReflect.Descriptor instead.
 func (*TraceResponse_Span) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{51, 0}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{52, 0}
 }
 
 func (x *TraceResponse_Span) GetName() string {
@@ -4092,7 +4137,9 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x14WriteArchiveResponse\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\"\x0f\n" +
-	"\rExportRequest\"\r\n" +
+	"\rExportRequest\"*\n" +
+	"\x12ExportLayerRequest\x12\x14\n" +
+	"\x05going\x18\x01 \x01(\bR\x05going\"\r\n" +
 	"\vDiffRequest\"\xdc\x01\n" +
 	"\fDiffResponse\x12?\n" +
 	"\achanges\x18\x01 \x03(\v2%.woodlot.agent.v1.DiffResponse.ChangeR\achanges\x1a\x8a\x01\n" +
@@ -4131,12 +4178,13 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\aUnpause\x12 .woodlot.agent.v1.UnpauseRequest\x1a!.woodlot.agent.v1.UnpauseResponse\x12K\n" +
 	"\x06Update\x12\x1f.woodlot.agent.v1.UpdateRequest\x1a .woodlot.agent.v1.UpdateResponse\x12H\n" +
 	"\x05Trace\x12\x1e.woodlot.agent.v1.TraceRequest\x1a\x1f.woodlot.agent.v1.TraceResponse\x12Q\n" +
-	"\bShutdown\x12!.woodlot.agent.v1.ShutdownRequest\x1a\".woodlot.agent.v1.ShutdownResponse2\xaa\x03\n" +
+	"\bShutdown\x12!.woodlot.agent.v1.ShutdownRequest\x1a\".woodlot.agent.v1.ShutdownResponse2\x81\x04\n" +
 	"\x05Files\x12Q\n" +
 	"\bStatPath\x12!.woodlot.agent.v1.StatPathRequest\x1a\".woodlot.agent.v1.StatPathResponse\x12U\n" +
 	"\vReadArchive\x12$.woodlot.agent.v1.ReadArchiveRequest\x1a\x1e.woodlot.agent.v1.ArchivePiece0\x01\x12a\n" +
 	"\fWriteArchive\x12%.woodlot.agent.v1.WriteArchiveRequest\x1a&.woodlot.agent.v1.WriteArchiveResponse(\x010\x01\x12K\n" +
-	"\x06Export\x12\x1f.woodlot.agent.v1.ExportRequest\x1a\x1e.woodlot.agent.v1.ArchivePiece0\x01\x12G\n" +
+	"\x06Export\x12\x1f.woodlot.agent.v1.ExportRequest\x1a\x1e.woodlot.agent.v1.ArchivePiece0\x01\x12U\n" +
+	"\vExportLayer\x12$.woodlot.agent.v1.ExportLayerRequest\x1a\x1e.woodlot.agent.v1.ArchivePiece0\x01\x12G\n" +
 	"\x04Diff\x12\x1d.woodlot.agent.v1.DiffRequest\x1a\x1e.woodlot.agent.v1.DiffResponse0\x01B\"Z woodlot.dev/agent/internal/pb;pbb\x06proto3"
 
 var (
@@ -4152,7 +4200,7 @@ func file_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 65)
+var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
 var file_agent_v1_agent_proto_goTypes = []any{
 	(Change_Kind)(0),                      // 0: woodlot.agent.v1.Change.Kind
 	(DiffResponse_Change_Kind)(0),         // 1: woodlot.agent.v1.DiffResponse.Change.Kind
@@ -4204,50 +4252,51 @@ var file_agent_v1_agent_proto_goTypes = []any{
 	(*WriteArchiveRequest)(nil),           // 47: woodlot.agent.v1.WriteArchiveRequest
 	(*WriteArchiveResponse)(nil),          // 48: woodlot.agent.v1.WriteArchiveResponse
 	(*ExportRequest)(nil),                 // 49: woodlot.agent.v1.ExportRequest
-	(*DiffRequest)(nil),                   // 50: woodlot.agent.v1.DiffRequest
-	(*DiffResponse)(nil),                  // 51: woodlot.agent.v1.DiffResponse
-	(*TraceRequest)(nil),                  // 52: woodlot.agent.v1.TraceRequest
-	(*TraceResponse)(nil),                 // 53: woodlot.agent.v1.TraceResponse
-	nil,                                   // 54: woodlot.agent.v1.ConfigureRequest.SysctlsEntry
-	nil,                                   // 55: woodlot.agent.v1.CreateContainerRequest.EtcFilesEntry
-	(*RunRequest_Start)(nil),              // 56: woodlot.agent.v1.RunRequest.Start
-	(*RunRequest_CloseStdin)(nil),         // 57: woodlot.agent.v1.RunRequest.CloseStdin
-	(*RunRequest_Signal)(nil),             // 58: woodlot.agent.v1.RunRequest.Signal
-	(*RunResponse_Started)(nil),           // 59: woodlot.agent.v1.RunResponse.Started
-	(*RunResponse_Exited)(nil),            // 60: woodlot.agent.v1.RunResponse.Exited
-	(*ConnectionResponse_Opened)(nil),     // 61: woodlot.agent.v1.ConnectionResponse.Opened
-	(*ConnectionResponse_End)(nil),        // 62: woodlot.agent.v1.ConnectionResponse.End
-	(*ListProcessesResponse_Process)(nil), // 63: woodlot.agent.v1.ListProcessesResponse.Process
-	(*WriteArchiveRequest_Open)(nil),      // 64: woodlot.agent.v1.WriteArchiveRequest.Open
-	(*DiffResponse_Change)(nil),           // 65: woodlot.agent.v1.DiffResponse.Change
-	(*TraceResponse_Span)(nil),            // 66: woodlot.agent.v1.TraceResponse.Span
+	(*ExportLayerRequest)(nil),            // 50: woodlot.agent.v1.ExportLayerRequest
+	(*DiffRequest)(nil),                   // 51: woodlot.agent.v1.DiffRequest
+	(*DiffResponse)(nil),                  // 52: woodlot.agent.v1.DiffResponse
+	(*TraceRequest)(nil),                  // 53: woodlot.agent.v1.TraceRequest
+	(*TraceResponse)(nil),                 // 54: woodlot.agent.v1.TraceResponse
+	nil,                                   // 55: woodlot.agent.v1.ConfigureRequest.SysctlsEntry
+	nil,                                   // 56: woodlot.agent.v1.CreateContainerRequest.EtcFilesEntry
+	(*RunRequest_Start)(nil),              // 57: woodlot.agent.v1.RunRequest.Start
+	(*RunRequest_CloseStdin)(nil),         // 58: woodlot.agent.v1.RunRequest.CloseStdin
+	(*RunRequest_Signal)(nil),             // 59: woodlot.agent.v1.RunRequest.Signal
+	(*RunResponse_Started)(nil),           // 60: woodlot.agent.v1.RunResponse.Started
+	(*RunResponse_Exited)(nil),            // 61: woodlot.agent.v1.RunResponse.Exited
+	(*ConnectionResponse_Opened)(nil),     // 62: woodlot.agent.v1.ConnectionResponse.Opened
+	(*ConnectionResponse_End)(nil),        // 63: woodlot.agent.v1.ConnectionResponse.End
+	(*ListProcessesResponse_Process)(nil), // 64: woodlot.agent.v1.ListProcessesResponse.Process
+	(*WriteArchiveRequest_Open)(nil),      // 65: woodlot.agent.v1.WriteArchiveRequest.Open
+	(*DiffResponse_Change)(nil),           // 66: woodlot.agent.v1.DiffResponse.Change
+	(*TraceResponse_Span)(nil),            // 67: woodlot.agent.v1.TraceResponse.Span
 }
 var file_agent_v1_agent_proto_depIdxs = []int32{
 	8,  // 0: woodlot.agent.v1.ConfigureRequest.interfaces:type_name -> woodlot.agent.v1.NetworkInterface
-	54, // 1: woodlot.agent.v1.ConfigureRequest.sysctls:type_name -> woodlot.agent.v1.ConfigureRequest.SysctlsEntry
+	55, // 1: woodlot.agent.v1.ConfigureRequest.sysctls:type_name -> woodlot.agent.v1.ConfigureRequest.SysctlsEntry
 	9,  // 2: woodlot.agent.v1.NetworkInterface.routes:type_name -> woodlot.agent.v1.Route
 	12, // 3: woodlot.agent.v1.CreateContainerRequest.rootfs:type_name -> woodlot.agent.v1.RootFilesystem
 	13, // 4: woodlot.agent.v1.CreateContainerRequest.mounts:type_name -> woodlot.agent.v1.Mount
 	14, // 5: woodlot.agent.v1.CreateContainerRequest.resources:type_name -> woodlot.agent.v1.Resources
-	55, // 6: woodlot.agent.v1.CreateContainerRequest.etc_files:type_name -> woodlot.agent.v1.CreateContainerRequest.EtcFilesEntry
+	56, // 6: woodlot.agent.v1.CreateContainerRequest.etc_files:type_name -> woodlot.agent.v1.CreateContainerRequest.EtcFilesEntry
 	16, // 7: woodlot.agent.v1.Process.window:type_name -> woodlot.agent.v1.WindowSize
 	17, // 8: woodlot.agent.v1.Process.rlimits:type_name -> woodlot.agent.v1.Rlimit
-	56, // 9: woodlot.agent.v1.RunRequest.start:type_name -> woodlot.agent.v1.RunRequest.Start
-	57, // 10: woodlot.agent.v1.RunRequest.close_stdin:type_name -> woodlot.agent.v1.RunRequest.CloseStdin
+	57, // 9: woodlot.agent.v1.RunRequest.start:type_name -> woodlot.agent.v1.RunRequest.Start
+	58, // 10: woodlot.agent.v1.RunRequest.close_stdin:type_name -> woodlot.agent.v1.RunRequest.CloseStdin
 	16, // 11: woodlot.agent.v1.RunRequest.resize:type_name -> woodlot.agent.v1.WindowSize
-	58, // 12: woodlot.agent.v1.RunRequest.signal:type_name -> woodlot.agent.v1.RunRequest.Signal
-	59, // 13: woodlot.agent.v1.RunResponse.started:type_name -> woodlot.agent.v1.RunResponse.Started
-	60, // 14: woodlot.agent.v1.RunResponse.exited:type_name -> woodlot.agent.v1.RunResponse.Exited
+	59, // 12: woodlot.agent.v1.RunRequest.signal:type_name -> woodlot.agent.v1.RunRequest.Signal
+	60, // 13: woodlot.agent.v1.RunResponse.started:type_name -> woodlot.agent.v1.RunResponse.Started
+	61, // 14: woodlot.agent.v1.RunResponse.exited:type_name -> woodlot.agent.v1.RunResponse.Exited
 	16, // 15: woodlot.agent.v1.ResizeRequest.window:type_name -> woodlot.agent.v1.WindowSize
-	61, // 16: woodlot.agent.v1.ConnectionResponse.opened:type_name -> woodlot.agent.v1.ConnectionResponse.Opened
-	62, // 17: woodlot.agent.v1.ConnectionResponse.end:type_name -> woodlot.agent.v1.ConnectionResponse.End
+	62, // 16: woodlot.agent.v1.ConnectionResponse.opened:type_name -> woodlot.agent.v1.ConnectionResponse.Opened
+	63, // 17: woodlot.agent.v1.ConnectionResponse.end:type_name -> woodlot.agent.v1.ConnectionResponse.End
 	0,  // 18: woodlot.agent.v1.Change.kind:type_name -> woodlot.agent.v1.Change.Kind
 	28, // 19: woodlot.agent.v1.PlayChangesRequest.changes:type_name -> woodlot.agent.v1.Change
-	63, // 20: woodlot.agent.v1.ListProcessesResponse.processes:type_name -> woodlot.agent.v1.ListProcessesResponse.Process
+	64, // 20: woodlot.agent.v1.ListProcessesResponse.processes:type_name -> woodlot.agent.v1.ListProcessesResponse.Process
 	14, // 21: woodlot.agent.v1.UpdateRequest.resources:type_name -> woodlot.agent.v1.Resources
-	64, // 22: woodlot.agent.v1.WriteArchiveRequest.open:type_name -> woodlot.agent.v1.WriteArchiveRequest.Open
-	65, // 23: woodlot.agent.v1.DiffResponse.changes:type_name -> woodlot.agent.v1.DiffResponse.Change
-	66, // 24: woodlot.agent.v1.TraceResponse.spans:type_name -> woodlot.agent.v1.TraceResponse.Span
+	65, // 22: woodlot.agent.v1.WriteArchiveRequest.open:type_name -> woodlot.agent.v1.WriteArchiveRequest.Open
+	66, // 23: woodlot.agent.v1.DiffResponse.changes:type_name -> woodlot.agent.v1.DiffResponse.Change
+	67, // 24: woodlot.agent.v1.TraceResponse.spans:type_name -> woodlot.agent.v1.TraceResponse.Span
 	15, // 25: woodlot.agent.v1.RunRequest.Start.process:type_name -> woodlot.agent.v1.Process
 	1,  // 26: woodlot.agent.v1.DiffResponse.Change.kind:type_name -> woodlot.agent.v1.DiffResponse.Change.Kind
 	2,  // 27: woodlot.agent.v1.Agent.Hello:input_type -> woodlot.agent.v1.HelloRequest
@@ -4266,38 +4315,40 @@ var file_agent_v1_agent_proto_depIdxs = []int32{
 	35, // 40: woodlot.agent.v1.Agent.Pause:input_type -> woodlot.agent.v1.PauseRequest
 	37, // 41: woodlot.agent.v1.Agent.Unpause:input_type -> woodlot.agent.v1.UnpauseRequest
 	39, // 42: woodlot.agent.v1.Agent.Update:input_type -> woodlot.agent.v1.UpdateRequest
-	52, // 43: woodlot.agent.v1.Agent.Trace:input_type -> woodlot.agent.v1.TraceRequest
+	53, // 43: woodlot.agent.v1.Agent.Trace:input_type -> woodlot.agent.v1.TraceRequest
 	41, // 44: woodlot.agent.v1.Agent.Shutdown:input_type -> woodlot.agent.v1.ShutdownRequest
 	43, // 45: woodlot.agent.v1.Files.StatPath:input_type -> woodlot.agent.v1.StatPathRequest
 	45, // 46: woodlot.agent.v1.Files.ReadArchive:input_type -> woodlot.agent.v1.ReadArchiveRequest
 	47, // 47: woodlot.agent.v1.Files.WriteArchive:input_type -> woodlot.agent.v1.WriteArchiveRequest
 	49, // 48: woodlot.agent.v1.Files.Export:input_type -> woodlot.agent.v1.ExportRequest
-	50, // 49: woodlot.agent.v1.Files.Diff:input_type -> woodlot.agent.v1.DiffRequest
-	3,  // 50: woodlot.agent.v1.Agent.Hello:output_type -> woodlot.agent.v1.HelloResponse
-	5,  // 51: woodlot.agent.v1.Agent.Settle:output_type -> woodlot.agent.v1.SettleResponse
-	7,  // 52: woodlot.agent.v1.Agent.Configure:output_type -> woodlot.agent.v1.ConfigureResponse
-	11, // 53: woodlot.agent.v1.Agent.CreateContainer:output_type -> woodlot.agent.v1.CreateContainerResponse
-	19, // 54: woodlot.agent.v1.Agent.Run:output_type -> woodlot.agent.v1.RunResponse
-	21, // 55: woodlot.agent.v1.Agent.Signal:output_type -> woodlot.agent.v1.SignalResponse
-	23, // 56: woodlot.agent.v1.Agent.Resize:output_type -> woodlot.agent.v1.ResizeResponse
-	25, // 57: woodlot.agent.v1.Agent.AbortMount:output_type -> woodlot.agent.v1.AbortMountResponse
-	27, // 58: woodlot.agent.v1.Agent.Connect:output_type -> woodlot.agent.v1.ConnectionResponse
-	27, // 59: woodlot.agent.v1.Agent.Accept:output_type -> woodlot.agent.v1.ConnectionResponse
-	30, // 60: woodlot.agent.v1.Agent.PlayChanges:output_type -> woodlot.agent.v1.PlayChangesResponse
-	32, // 61: woodlot.agent.v1.Agent.Stats:output_type -> woodlot.agent.v1.StatsResponse
-	34, // 62: woodlot.agent.v1.Agent.ListProcesses:output_type -> woodlot.agent.v1.ListProcessesResponse
-	36, // 63: woodlot.agent.v1.Agent.Pause:output_type -> woodlot.agent.v1.PauseResponse
-	38, // 64: woodlot.agent.v1.Agent.Unpause:output_type -> woodlot.agent.v1.UnpauseResponse
-	40, // 65: woodlot.agent.v1.Agent.Update:output_type -> woodlot.agent.v1.UpdateResponse
-	53, // 66: woodlot.agent.v1.Agent.Trace:output_type -> woodlot.agent.v1.TraceResponse
-	42, // 67: woodlot.agent.v1.Agent.Shutdown:output_type -> woodlot.agent.v1.ShutdownResponse
-	44, // 68: woodlot.agent.v1.Files.StatPath:output_type -> woodlot.agent.v1.StatPathResponse
-	46, // 69: woodlot.agent.v1.Files.ReadArchive:output_type -> woodlot.agent.v1.ArchivePiece
-	48, // 70: woodlot.agent.v1.Files.WriteArchive:output_type -> woodlot.agent.v1.WriteArchiveResponse
-	46, // 71: woodlot.agent.v1.Files.Export:output_type -> woodlot.agent.v1.ArchivePiece
-	51, // 72: woodlot.agent.v1.Files.Diff:output_type -> woodlot.agent.v1.DiffResponse
-	50, // [50:73] is the sub-list for method output_type
-	27, // [27:50] is the sub-list for method input_type
+	50, // 49: woodlot.agent.v1.Files.ExportLayer:input_type -> woodlot.agent.v1.ExportLayerRequest
+	51, // 50: woodlot.agent.v1.Files.Diff:input_type -> woodlot.agent.v1.DiffRequest
+	3,  // 51: woodlot.agent.v1.Agent.Hello:output_type -> woodlot.agent.v1.HelloResponse
+	5,  // 52: woodlot.agent.v1.Agent.Settle:output_type -> woodlot.agent.v1.SettleResponse
+	7,  // 53: woodlot.agent.v1.Agent.Configure:output_type -> woodlot.agent.v1.ConfigureResponse
+	11, // 54: woodlot.agent.v1.Agent.CreateContainer:output_type -> woodlot.agent.v1.CreateContainerResponse
+	19, // 55: woodlot.agent.v1.Agent.Run:output_type -> woodlot.agent.v1.RunResponse
+	21, // 56: woodlot.agent.v1.Agent.Signal:output_type -> woodlot.agent.v1.SignalResponse
+	23, // 57: woodlot.agent.v1.Agent.Resize:output_type -> woodlot.agent.v1.ResizeResponse
+	25, // 58: woodlot.agent.v1.Agent.AbortMount:output_type -> woodlot.agent.v1.AbortMountResponse
+	27, // 59: woodlot.agent.v1.Agent.Connect:output_type -> woodlot.agent.v1.ConnectionResponse
+	27, // 60: woodlot.agent.v1.Agent.Accept:output_type -> woodlot.agent.v1.ConnectionResponse
+	30, // 61: woodlot.agent.v1.Agent.PlayChanges:output_type -> woodlot.agent.v1.PlayChangesResponse
+	32, // 62: woodlot.agent.v1.Agent.Stats:output_type -> woodlot.agent.v1.StatsResponse
+	34, // 63: woodlot.agent.v1.Agent.ListProcesses:output_type -> woodlot.agent.v1.ListProcessesResponse
+	36, // 64: woodlot.agent.v1.Agent.Pause:output_type -> woodlot.agent.v1.PauseResponse
+	38, // 65: woodlot.agent.v1.Agent.Unpause:output_type -> woodlot.agent.v1.UnpauseResponse
+	40, // 66: woodlot.agent.v1.Agent.Update:output_type -> woodlot.agent.v1.UpdateResponse
+	54, // 67: woodlot.agent.v1.Agent.Trace:output_type -> woodlot.agent.v1.TraceResponse
+	42, // 68: woodlot.agent.v1.Agent.Shutdown:output_type -> woodlot.agent.v1.ShutdownResponse
+	44, // 69: woodlot.agent.v1.Files.StatPath:output_type -> woodlot.agent.v1.StatPathResponse
+	46, // 70: woodlot.agent.v1.Files.ReadArchive:output_type -> woodlot.agent.v1.ArchivePiece
+	48, // 71: woodlot.agent.v1.Files.WriteArchive:output_type -> woodlot.agent.v1.WriteArchiveResponse
+	46, // 72: woodlot.agent.v1.Files.Export:output_type -> woodlot.agent.v1.ArchivePiece
+	46, // 73: woodlot.agent.v1.Files.ExportLayer:output_type -> woodlot.agent.v1.ArchivePiece
+	52, // 74: woodlot.agent.v1.Files.Diff:output_type -> woodlot.agent.v1.DiffResponse
+	51, // [51:75] is the sub-list for method output_type
+	27, // [27:51] is the sub-list for method input_type
 	27, // [27:27] is the sub-list for extension type_name
 	27, // [27:27] is the sub-list for extension extendee
 	0,  // [0:27] is the sub-list for field type_name
@@ -4340,7 +4391,7 @@ func file_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_v1_agent_proto_rawDesc), len(file_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   65,
+			NumMessages:   66,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

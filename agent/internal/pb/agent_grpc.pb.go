@@ -825,6 +825,7 @@ const (
 	Files_ReadArchive_FullMethodName  = "/woodlot.agent.v1.Files/ReadArchive"
 	Files_WriteArchive_FullMethodName = "/woodlot.agent.v1.Files/WriteArchive"
 	Files_Export_FullMethodName       = "/woodlot.agent.v1.Files/Export"
+	Files_ExportLayer_FullMethodName  = "/woodlot.agent.v1.Files/ExportLayer"
 	Files_Diff_FullMethodName         = "/woodlot.agent.v1.Files/Diff"
 )
 
@@ -850,6 +851,9 @@ type FilesClient interface {
 	// A tar of the root filesystem without what is mounted in it. The container's processes stand still until the stream
 	// ends or breaks.
 	Export(ctx context.Context, in *ExportRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ArchivePiece], error)
+	// A tar of the layer that an image of the container has above its own: what differs in the root filesystem, with OCI's
+	// whiteouts. The container's processes stand still as for Export. INVALID_ARGUMENT when a name means a whiteout.
+	ExportLayer(ctx context.Context, in *ExportLayerRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ArchivePiece], error)
 	// How the root filesystem differs from the image, by path.
 	Diff(ctx context.Context, in *DiffRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DiffResponse], error)
 }
@@ -923,9 +927,28 @@ func (c *filesClient) Export(ctx context.Context, in *ExportRequest, opts ...grp
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Files_ExportClient = grpc.ServerStreamingClient[ArchivePiece]
 
+func (c *filesClient) ExportLayer(ctx context.Context, in *ExportLayerRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ArchivePiece], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Files_ServiceDesc.Streams[3], Files_ExportLayer_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ExportLayerRequest, ArchivePiece]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Files_ExportLayerClient = grpc.ServerStreamingClient[ArchivePiece]
+
 func (c *filesClient) Diff(ctx context.Context, in *DiffRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DiffResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Files_ServiceDesc.Streams[3], Files_Diff_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Files_ServiceDesc.Streams[4], Files_Diff_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -964,6 +987,9 @@ type FilesServer interface {
 	// A tar of the root filesystem without what is mounted in it. The container's processes stand still until the stream
 	// ends or breaks.
 	Export(*ExportRequest, grpc.ServerStreamingServer[ArchivePiece]) error
+	// A tar of the layer that an image of the container has above its own: what differs in the root filesystem, with OCI's
+	// whiteouts. The container's processes stand still as for Export. INVALID_ARGUMENT when a name means a whiteout.
+	ExportLayer(*ExportLayerRequest, grpc.ServerStreamingServer[ArchivePiece]) error
 	// How the root filesystem differs from the image, by path.
 	Diff(*DiffRequest, grpc.ServerStreamingServer[DiffResponse]) error
 	mustEmbedUnimplementedFilesServer()
@@ -987,6 +1013,9 @@ func (UnimplementedFilesServer) WriteArchive(grpc.BidiStreamingServer[WriteArchi
 }
 func (UnimplementedFilesServer) Export(*ExportRequest, grpc.ServerStreamingServer[ArchivePiece]) error {
 	return status.Errorf(codes.Unimplemented, "method Export not implemented")
+}
+func (UnimplementedFilesServer) ExportLayer(*ExportLayerRequest, grpc.ServerStreamingServer[ArchivePiece]) error {
+	return status.Errorf(codes.Unimplemented, "method ExportLayer not implemented")
 }
 func (UnimplementedFilesServer) Diff(*DiffRequest, grpc.ServerStreamingServer[DiffResponse]) error {
 	return status.Errorf(codes.Unimplemented, "method Diff not implemented")
@@ -1059,6 +1088,17 @@ func _Files_Export_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Files_ExportServer = grpc.ServerStreamingServer[ArchivePiece]
 
+func _Files_ExportLayer_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ExportLayerRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(FilesServer).ExportLayer(m, &grpc.GenericServerStream[ExportLayerRequest, ArchivePiece]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Files_ExportLayerServer = grpc.ServerStreamingServer[ArchivePiece]
+
 func _Files_Diff_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(DiffRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -1097,6 +1137,11 @@ var Files_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Export",
 			Handler:       _Files_Export_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ExportLayer",
+			Handler:       _Files_ExportLayer_Handler,
 			ServerStreams: true,
 		},
 		{

@@ -82,6 +82,13 @@ func (s *server) Export(_ *pb.ExportRequest, stream pb.Files_ExportServer) error
 	return s.sendArchive(stream, (*container.Access).Export)
 }
 
+// ExportLayer sends a tar of what differs from the image.
+func (s *server) ExportLayer(r *pb.ExportLayerRequest, stream pb.Files_ExportLayerServer) error {
+	return s.sendArchive(stream, func(a *container.Access, w io.Writer) error {
+		return a.ExportLayer(w, r.GetGoing())
+	})
+}
+
 func (s *server) sendArchive(
 	stream interface {
 		Context() context.Context

@@ -23,6 +23,7 @@ USAGE_EXIT_CODE = 64
 # Name → module below woodlot.cli and attribute; a command's module is loaded when it is used.
 COMMANDS = {
     "attach": ("lifecycle", "attach"),
+    "commit": ("commit", "commit"),
     "completion": ("completion", "completion"),
     "copy": ("copy", "copy"),
     "create": ("run", "create"),
@@ -67,6 +68,7 @@ ALIASES = {
 MORE_ALIASES = {"images": ("image", "list_command"), "rmi": ("image", "delete_command")}
 SUMMARIES = {
     "attach": "Be the terminal of a running container.",
+    "commit": "Make an image of a container.",
     "completion": "Print the script that makes a shell complete commands.",
     "copy": "Copy files between a container and the host (cp).",
     "create": "Make a container without starting it.",

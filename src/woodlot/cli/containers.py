@@ -295,14 +295,16 @@ def _lease(lease: Mapping[str, object]) -> dict[str, object]:
 
 def _row(container: "Container", *, truncate: bool) -> tuple[str, ...]:
     from woodlot.container import state
+    from woodlot.oci.reference import parse_reference
 
     spec, current = container.spec, container.state
+    image = parse_reference(spec.image)
     system, _, architecture = spec.platform.partition("/")
     started = current.started_at if isinstance(current, state.Running | state.Stopped) else 0.0
     return (
         spec.id[:12] if truncate else spec.id,
         spec.name,
-        spec.image,
+        image.familiar if image.is_unnamed else str(image),
         system,
         architecture,
         _shown_state(current),

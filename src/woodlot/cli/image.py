@@ -225,12 +225,12 @@ def delete_command(
 
 @click.command("prune")
 @click.option("-a", "--all", "every", is_flag=True, help="All images that no container uses.")
-@prune_options(*PRUNE_KEYS, what="what no image and no container needs")
+@prune_options(*PRUNE_KEYS, what="what no image with a name and no container needs")
 @click.pass_obj
 def prune_command(
     context: Context, *, every: bool, conditions: Mapping[str, Sequence[str]]
 ) -> None:
-    """Free the space that no image and no container needs."""
+    """Free the space that no image with a name and no container needs."""
     from woodlot.container.prune import prune_images
 
     pruned = prune_images(context.store, conditions, every=every)

@@ -129,8 +129,9 @@ class LateProgress:
         self._done = 0
 
     def start(self, key: str, label: str, *, total: int | None = None) -> None:
-        """Remember what it is; there is one task."""
-        del key
+        """Remember what it is; there is one task at a time."""
+        if self._drawn is not None:
+            self._drawn.start(key, label, total=total)
         self._begun, self._label, self._total, self._done = time.monotonic(), label, total, 0
 
     def advance(self, key: str, amount: int) -> None:

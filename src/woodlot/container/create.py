@@ -206,6 +206,7 @@ def build_spec(image: Image, request: Request, *, emulated: bool = False) -> Con
         rootfs=str(image.rootfs),
         process=ProcessSpec(
             args=args,
+            entrypoint_args=len(entrypoint),
             env=options.merge_env(
                 (*config.env, *request.own_env()),
                 request.env_files,

@@ -5,7 +5,7 @@ What a message says is between client and guest; the guest's texts are made fit 
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from typing import Any, TypeAlias, cast
 
 import grpc
@@ -18,6 +18,9 @@ from woodlot.guest.client import FILES_SERVICE, Agent, clean
 
 Call: TypeAlias = "grpc.aio.StreamStreamCall[bytes, bytes]"
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
+
+_METHODS = tuple(m.name for m in agent_pb2.DESCRIPTOR.services_by_name["Files"].methods)
+_STILL = ("Export", "ExportLayer")
 
 
 class FileCalls:
@@ -39,25 +42,27 @@ class FileCalls:
         if self._agent.done():
             if self._agent.exception():
                 return
-            self.cancel("", error)
+            self._cancel(error, _METHODS)
             self._agent = asyncio.get_running_loop().create_future()
         self._agent.set_exception(error)
         self._agent.exception()  # retrieved: nobody may be waiting
 
-    def cancel(self, method: str, error: WoodlotError) -> None:
-        """End the calls of a method with an error; all if none is named."""
+    def release(self, error: WoodlotError) -> None:
+        """End the calls that the container's processes stand still for, with an error."""
+        self._cancel(error, _STILL)
+
+    def _cancel(self, error: WoodlotError, methods: Collection[str]) -> None:
         for call, name in self._calls.items():
-            if not method or name == method:
+            if name in methods:
                 self._cut[call] = error
                 call.cancel()
 
     def handler(self) -> "grpc.GenericRpcHandler[bytes, bytes]":
         """For the supervisor's gRPC server."""
-        names = [m.name for m in agent_pb2.DESCRIPTOR.services_by_name["Files"].methods]
         # Any: gRPC's types know no handlers of asyncio.
         untyped = cast("Any", grpc)
         handlers = {
-            name: untyped.stream_stream_rpc_method_handler(self._method(name)) for name in names
+            name: untyped.stream_stream_rpc_method_handler(self._method(name)) for name in _METHODS
         }
         handler: grpc.GenericRpcHandler[bytes, bytes] = untyped.method_handlers_generic_handler(
             FILES_SERVICE, handlers

@@ -123,6 +123,14 @@ class Files(Channel):
         """A tar of the root filesystem without what is mounted in it; the processes stand still until it has ended."""
         return self._pieces(self._stub.Export(pb.ExportRequest()))
 
+    def export_layer(self, *, going: bool) -> AsyncGenerator[bytes]:
+        """A tar of the layer that an image of the container has above its own.
+
+        Args:
+            going: The processes do not stand still meanwhile, whatever they change.
+        """
+        return self._pieces(self._stub.ExportLayer(pb.ExportLayerRequest(going=going)))
+
     async def _pieces(self, call: Any) -> AsyncGenerator[bytes]:  # noqa: ANN401 - generated code
         try:
             async for piece in call:

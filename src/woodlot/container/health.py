@@ -113,6 +113,22 @@ def build_spec(request: HealthRequest, image: Mapping[str, object] | None) -> He
     )
 
 
+def build_image_check(spec: HealthSpec | None) -> dict[str, object]:
+    """``Healthcheck`` of an image whose containers are asked so, whatever an image below says."""
+    if spec is None:
+        return {"Test": ["NONE"]}
+    shell = spec.args[: len(_SHELL)] == _SHELL and len(spec.args) == len(_SHELL) + 1
+    test = ["CMD-SHELL", spec.args[-1]] if shell else ["CMD", *spec.args]
+    seconds = {
+        "Interval": spec.interval_s,
+        "Timeout": spec.timeout_s,
+        "StartPeriod": spec.start_period_s,
+        "StartInterval": spec.start_interval_s,
+    }
+    durations = {name: round(value * 1e9) for name, value in seconds.items()}
+    return {"Test": test, **durations, "Retries": spec.retries}
+
+
 def _parse_test(test: object) -> tuple[str, ...]:
     """The process of an image's ``Test``; empty for none, or for what an image has no right to say."""
     if not isinstance(test, list | tuple):

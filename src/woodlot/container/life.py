@@ -135,9 +135,7 @@ class Life:
     async def stop(self, *, signal_number: int, grace_s: float) -> None:
         """Signal the process, wait, SIGKILL, and the plug at last; return when it is known to end."""
         # Its processes stand still meanwhile, and would not see the signal.
-        self._file_calls.cancel(
-            "Export", StateError(f"container {self._spec.name} is being stopped")
-        )
+        self._file_calls.release(StateError(f"container {self._spec.name} is being stopped"))
         number = signal_number or options.parse_signal(self._spec.stop_signal)
         if self.processes.first is None:
             self._abandoned.set()

@@ -111,11 +111,11 @@ def prune_volumes(store: Store, given: Given, *, every: bool = False) -> Pruned:
 
 
 def prune_images(store: Store, given: Given, *, every: bool = False) -> Pruned:
-    """Free what no image and no container needs; with ``every``, of images that no container uses, too."""
+    """Free what no image and no container needs, and unnamed images that no container uses; with ``every``, all such."""
     meets = image_selection.build_prune_test(given)
     removed: list[str] = []
-    for image in list_images(store) if every else ():
-        if not meets(image):
+    for image in list_images(store):
+        if not (every or image.reference.is_unnamed) or not meets(image):
             continue
         try:
             removed.append(str(collect.delete(store, image.reference)))

@@ -46,6 +46,8 @@ class ProcessSpec:
     """The container's first process."""
 
     args: tuple[str, ...]
+    entrypoint_args: int = 0
+    """How many of them are the entrypoint; the others are the command."""
     env: tuple[str, ...] = ()
     """``NAME=value``, each name once."""
     cwd: str = "/"

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, cast
 from woodlot import settings
 from woodlot.errors import ConfigError, IntegrityError, LimitError, NotFoundError, WoodlotError
 from woodlot.image.image import Image, make_image
-from woodlot.image.local import Variant, read_config, rootfs_path
+from woodlot.image.local import Variant, read_config
+from woodlot.image.rootfs import build, building
 from woodlot.oci.config import MAX_CONFIG_BYTES, ImageConfig
 from woodlot.oci.descriptor import Descriptor
 from woodlot.oci.digest import Digest, short
@@ -31,7 +32,6 @@ from woodlot.oci.manifest import (
 from woodlot.oci.platform import Platform, choose, host, rank
 from woodlot.oci.reference import Reference, parse_reference
 from woodlot.progress import NoProgress, Progress
-from woodlot.store.locks import hold
 from woodlot.store.store import Store
 from woodlot.units import format_size
 
@@ -81,6 +81,8 @@ async def pull(
 
     if isinstance(reference, str):
         reference = parse_reference(reference)
+    if reference.is_unnamed:
+        raise NotFoundError(f"no such image here: {reference}, and no registry has what is unnamed")
     slots = (
         settings.get_int("image.concurrent_downloads") if max_concurrent is None else max_concurrent
     )
@@ -318,42 +320,18 @@ class _Pull:
     # --- rootfs ---
 
     async def _unpack(self, image: Image) -> None:
-        out = rootfs_path(self._store.paths, image.config.diff_ids)
-        # Pulls of the same layers wait for the first one here.
-        async with hold(out.with_suffix(".lock")):
-            if out.is_file():
+        async with building(image) as needed:
+            if not needed:
                 return
             try:
-                await self._build(image)
+                await build(self._content, image, self._progress)
             except IntegrityError:
                 damaged = await asyncio.to_thread(self._drop_damaged, image.layers)
                 if not damaged:
                     raise
                 for layer in damaged:
                     await self._fetch_blob(layer, f"layer {short(layer.digest)} again")
-                await self._build(image)
-
-    async def _build(self, image: Image) -> None:
-        from woodlot.rootfs.build import BuildLimits, LayerSource, build_rootfs
-
-        await build_rootfs(
-            [
-                LayerSource(
-                    path=self._content.path(layer.digest),
-                    media_type=layer.media_type,
-                    digest=layer.digest,
-                    diff_id=diff_id,
-                )
-                for layer, diff_id in zip(image.layers, image.config.diff_ids, strict=True)
-            ],
-            image.rootfs,
-            limits=BuildLimits(
-                max_bytes=settings.get_int("image.max_size"),
-                max_ratio=settings.get_float("image.max_ratio"),
-                max_entries=settings.get_int("image.max_entries"),
-            ),
-            progress=self._progress,
-        )
+                await build(self._content, image, self._progress)
 
     def _drop_damaged(self, layers: Sequence[Descriptor]) -> list[Descriptor]:
         """Remove the layers whose bytes changed on disk since they were fetched."""

@@ -54,8 +54,7 @@ def build_prune_test(given: "Given") -> "Test[LocalImage]":
 
 def _makers() -> "dict[str, Maker[LocalImage]]":
     return {
-        # What has no name is kept for containers alone, and is no image that a list shows.
-        "dangling": filters.flag(lambda _: False, what="--filter dangling"),
+        "dangling": filters.flag(lambda one: one.reference.is_unnamed, what="--filter dangling"),
         "label": filters.label(_labels),
         "label!": filters.no_label(_labels),
     }

@@ -3,9 +3,11 @@
 Source: OCI image-spec, config.md; Docker's image-spec v1.2 for ``Healthcheck`` and ``Shell``.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from woodlot.errors import IntegrityError
 from woodlot.oci.digest import Digest, parse_digest
@@ -14,7 +16,10 @@ from woodlot.oci.manifest import MAX_LAYERS
 from woodlot.oci.platform import Platform, make_platform
 
 MAX_CONFIG_BYTES = 8 << 20
+DEFAULT_SHELL = ("/bin/sh", "-c")
 _MANY = 4096
+# Of the machine that a builder of Docker's ran, or of another image.
+_NOT_INHERITED = ("container", "container_config", "docker_version", "id", "parent")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +30,7 @@ class History:
     created_by: str
     comment: str
     empty_layer: bool
+    author: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +53,10 @@ class ImageConfig:
     stop_signal: str = ""
     healthcheck: Mapping[str, object] | None = None
     """As it stands in the image, unchecked."""
+    shell: tuple[str, ...] = ()
+    """What runs a command that is a text; empty for `DEFAULT_SHELL`."""
+    on_build: tuple[str, ...] = ()
+    """Instructions for whoever builds on it."""
     created: datetime | None = None
     author: str = ""
     history: tuple[History, ...] = ()
@@ -93,6 +103,8 @@ def parse_config(data: bytes, *, what: str) -> ImageConfig:
             if healthcheck is not None
             else None
         ),
+        shell=config.texts("Shell", limit=_MANY),
+        on_build=config.texts("OnBuild", limit=_MANY),
         created=_time(document.text_or_none("created")),
         author=document.text_or_none("author") or "",
         history=tuple(
@@ -100,6 +112,64 @@ def parse_config(data: bytes, *, what: str) -> ImageConfig:
             for index, item in enumerate(document.items("history", limit=_MANY))
         ),
     )
+
+
+def extend_config(base: bytes, config: ImageConfig) -> bytes:
+    """The document of a configuration that is made from another.
+
+    Args:
+        base: The other's document, which `parse_config` has read. What `ImageConfig` does not tell stays as it is there,
+            and so do the entries of its history.
+        config: With its history after the other's.
+    """
+    document: dict[str, Any] = json.loads(base)
+    for name in (*_NOT_INHERITED, "author"):
+        document.pop(name, None)
+    if config.author:
+        document["author"] = config.author
+    runs: dict[str, object] = dict(document.get("config") or {})
+    values: dict[str, object] = {
+        "Env": config.env,
+        "Entrypoint": config.entrypoint,
+        "Cmd": config.cmd,
+        "User": config.user,
+        "WorkingDir": config.workdir,
+        "Labels": dict(config.labels),
+        "Volumes": {path: {} for path in config.volumes},
+        "ExposedPorts": {port: {} for port in config.exposed_ports},
+        "StopSignal": config.stop_signal,
+        "Healthcheck": config.healthcheck,
+        "Shell": config.shell,
+        "OnBuild": config.on_build,
+    }
+    for name, value in values.items():
+        runs.pop(name, None)
+        if value:
+            runs[name] = value
+    history: list[object] = document.get("history") or []
+    added = config.history[len(history) :]
+    document |= {
+        "created": _rfc3339(config.created),
+        "config": runs,
+        "rootfs": {"type": "layers", "diff_ids": config.diff_ids},
+        "history": [*history, *map(_history_entry, added)],
+    }
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _history_entry(entry: History) -> dict[str, object]:
+    values: dict[str, object] = {
+        "created": _rfc3339(entry.created),
+        "created_by": entry.created_by,
+        "author": entry.author,
+        "comment": entry.comment,
+        "empty_layer": entry.empty_layer,
+    }
+    return {name: value for name, value in values.items() if value}
+
+
+def _rfc3339(time: datetime | None) -> str | None:
+    return time.isoformat().replace("+00:00", "Z") if time else None
 
 
 def _command(config: JsonObject, name: str) -> tuple[str, ...]:
@@ -116,6 +186,7 @@ def _history(value: object, what: str) -> History:
         created_by=item.text_or_none("created_by") or "",
         comment=item.text_or_none("comment") or "",
         empty_layer=item.members.get("empty_layer") is True,
+        author=item.text_or_none("author") or "",
     )
 
 

@@ -3,6 +3,7 @@
 Source: OCI image-spec, image-index.md and manifest.md; distribution, manifest-v2-2.md.
 """
 
+import json
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -25,13 +26,15 @@ DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 INDEX_TYPES = frozenset((OCI_INDEX, DOCKER_INDEX))
 MANIFEST_TYPES = frozenset((OCI_MANIFEST, DOCKER_MANIFEST))
 ACCEPT = f"{OCI_INDEX}, {OCI_MANIFEST}, {DOCKER_INDEX}, {DOCKER_MANIFEST}"
+OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 LAYER_TYPES = frozenset(
     (
         "application/vnd.oci.image.layer.v1.tar",
-        "application/vnd.oci.image.layer.v1.tar+gzip",
+        OCI_LAYER_GZIP,
         "application/vnd.oci.image.layer.v1.tar+zstd",
         "application/vnd.docker.image.rootfs.diff.tar",
-        "application/vnd.docker.image.rootfs.diff.tar.gzip",
+        DOCKER_LAYER_GZIP,
         "application/vnd.docker.image.rootfs.diff.tar.zstd",
     )
 )
@@ -91,6 +94,25 @@ def parse_manifest(data: bytes, *, media_type: str | None, what: str) -> Documen
     if is_index:
         return _index(document, chosen, what)
     return _manifest(document, chosen, what)
+
+
+def build_manifest(manifest: Manifest) -> bytes:
+    """The document of a manifest, which `parse_manifest` reads back."""
+
+    def describe(descriptor: Descriptor) -> dict[str, object]:
+        return {
+            "mediaType": descriptor.media_type,
+            "digest": descriptor.digest,
+            "size": descriptor.size,
+        }
+
+    document = {
+        "schemaVersion": 2,
+        "mediaType": manifest.media_type,
+        "config": describe(manifest.config),
+        "layers": [describe(layer) for layer in manifest.layers],
+    }
+    return json.dumps(document, separators=(",", ":")).encode()
 
 
 def _bare(media_type: str | None) -> str | None:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 from woodlot import settings
 from woodlot.errors import ConfigError, IntegrityError
-from woodlot.oci.digest import Digest, parse_digest
+from woodlot.oci.digest import Digest, parse_digest, short
 
 DOCKER_HUB = "docker.io"
 DEFAULT_TAG = "latest"
+UNNAMED = "<none>"
+"""In the place of a name, where there is none."""
 MAX_REPOSITORY = 255
 MAX_TAG = 128
 # Registry, repository and tag; a digest comes on top.
@@ -32,7 +34,7 @@ class Reference:
     """The name of an image: exactly one of ``tag`` and ``digest`` is given."""
 
     registry: str
-    """Host with an optional port, ``docker.io`` for Docker Hub."""
+    """Host with an optional port, ``docker.io`` for Docker Hub; empty for what is unnamed."""
     repository: str
     tag: str | None = None
     digest: Digest | None = None
@@ -42,20 +44,27 @@ class Reference:
         return f"{self.name}{self._suffix}"
 
     @property
+    def is_unnamed(self) -> bool:
+        """Whether it stands for an image that is known by its digest alone: none that a registry could have."""
+        return self.repository == UNNAMED
+
+    @property
     def name(self) -> str:
         """Registry and repository."""
-        return f"{self.registry}/{self.repository}"
+        return self.repository if self.is_unnamed else f"{self.registry}/{self.repository}"
 
     @property
     def familiar(self) -> str:
-        """The short name that people type: without the default registry and ``library/``."""
+        """The short name that people type: without the default registry and ``library/``; of the unnamed, the id."""
+        if self.is_unnamed:
+            return short(self.digest or "")
         return f"{self.familiar_name}{self._suffix}"
 
     @property
     def familiar_name(self) -> str:
         """As `familiar`, without tag and digest."""
         default = settings.get_str("registry.default")
-        if self.registry != default:
+        if self.registry != default:  # as also of the unnamed
             return self.name
         short_name = self.repository
         if default == DOCKER_HUB:
@@ -75,6 +84,11 @@ class Reference:
     def endpoint(self) -> str:
         """Host and port that answer for the registry."""
         return "registry-1.docker.io" if self.registry == DOCKER_HUB else self.registry
+
+
+def unnamed(digest: Digest) -> Reference:
+    """In place of the name that the image with ``digest`` lacks."""
+    return Reference(registry="", repository=UNNAMED, digest=digest)
 
 
 def parse_reference(text: str, *, default_registry: str | None = None) -> Reference:
@@ -102,6 +116,8 @@ def parse_reference(text: str, *, default_registry: str | None = None) -> Refere
         raise _invalid(text, f"it is longer than {MAX_NAME} characters")
     rest, at, digest_text = text.partition("@")
     digest = _digest(text, digest_text) if at else None
+    if digest is not None and rest == UNNAMED:
+        return unnamed(digest)
     rest, tag = _split_tag(text, rest)
     registry, repository = _split_registry(text, rest, default_registry)
     _check_repository(text, repository)

@@ -3,6 +3,7 @@
     content/sha256/HEX             a blob; never changed, only replaced by the same bytes or removed
     content/ingest/sha256-HEX      one on the way: its bytes from the start; locked (flock) by who fetches it,
                                    kept for resuming when that ends early
+    content/ingest/new-HEX         one that is being made; locked (flock) by who makes it, of no use to anybody else
 
 A blob becomes visible by rename, after its digest was compared and its bytes were synced.
 """
@@ -11,8 +12,9 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from pathlib import Path
 
 from woodlot.errors import IntegrityError, LimitError, NotFoundError
@@ -30,6 +32,7 @@ from woodlot.store.locks import flock, try_flock, unlock_and_close
 
 STALE_INGEST_S = 7 * 24 * 3600.0
 _READ_BYTES = 1 << 20
+_NEW = "new-"
 
 
 class Ingest:
@@ -116,6 +119,44 @@ class Ingest:
         self.committed = True
 
 
+class Draft:
+    """A blob that is being made, open and locked; made by `ContentStore.draft`."""
+
+    def __init__(self, fd: int, path: Path, root: Path) -> None:
+        self._fd, self._path, self._root = fd, path, root
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        """Append ``data``.
+
+        Raises:
+            LimitError: The disk is full.
+        """
+        view = memoryview(data)
+        with disk_errors(self._path, "a new blob"):
+            while view:
+                written = os.write(self._fd, view)
+                self._hash.update(view[:written])
+                self.size += written
+                view = view[written:]
+
+    def commit(self) -> Digest:
+        """Make the blob visible, by the digest that it has now.
+
+        Raises:
+            LimitError: The disk is full.
+        """
+        digest = Digest(f"sha256:{self._hash.hexdigest()}")
+        target = self._root / "sha256" / hex_of(digest)
+        with disk_errors(self._path, "a new blob"):
+            os.fsync(self._fd)
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._path.rename(target)
+            sync_directory(target.parent)
+        return digest
+
+
 class ContentStore:
     """The blobs below one directory."""
 
@@ -197,6 +238,23 @@ class ContentStore:
                 raise
             sync_directory(target.parent)
 
+    @contextlib.contextmanager
+    def draft(self) -> Generator[Draft]:
+        """Make a blob whose digest will follow from what is written; nothing is left of one that is not committed.
+
+        Only while the store is in use: a sweep takes drafts that nobody has locked.
+        """
+        path = self.ingest_directory / f"{_NEW}{secrets.token_hex(16)}"
+        with disk_errors(self.root, "a new blob"):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            try_flock(fd)
+            yield Draft(fd, path, self.root)
+        finally:
+            path.unlink(missing_ok=True)
+            unlock_and_close(fd)
+
     @contextlib.asynccontextmanager
     async def ingest(self, digest: Digest, size: int) -> AsyncGenerator[Ingest | None]:
         """Open a blob for writing; one at a time, in this and all other processes.
@@ -265,7 +323,7 @@ class ContentStore:
         """Remove what unfinished downloads left behind; the bytes that this frees.
 
         Args:
-            older_than_s: Only files not written to for so long; those in use stay in any case.
+            older_than_s: Of what could be resumed, only files not written to for so long; those in use stay in any case.
         """
         freed, horizon = 0, time.time() - older_than_s
         if not self.ingest_directory.is_dir():
@@ -273,7 +331,7 @@ class ContentStore:
         for path in self.ingest_directory.iterdir():
             with contextlib.suppress(FileNotFoundError):
                 status = path.stat()
-                if status.st_mtime > horizon:
+                if status.st_mtime > horizon and not path.name.startswith(_NEW):
                     continue
                 fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
                 try:

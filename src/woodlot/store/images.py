@@ -17,7 +17,7 @@ class ImageRecord:
     reference: str
     """Canonical."""
     digest: Digest
-    """Of the index or manifest that the name stood for when it was pulled."""
+    """Of the index or manifest that the name stands for."""
     media_type: str
     size: int
     """Bytes of that index or manifest."""
@@ -39,8 +39,10 @@ class ImageRecords:
         )
         return _record(rows[0]) if rows else None
 
-    def put(self, *, reference: str, digest: Digest, media_type: str, size: int) -> None:
-        """Add or replace a record."""
+    def put(
+        self, *, reference: str, digest: Digest, media_type: str, size: int, event: str = "pull"
+    ) -> None:
+        """Add or replace a record; ``event`` is what is told of it."""
         self._database.change(
             "INSERT INTO images (reference, digest, media_type, size, created_at)"
             " VALUES (?, ?, ?, ?, ?) ON CONFLICT (reference) DO UPDATE SET"
@@ -48,7 +50,7 @@ class ImageRecords:
             " size = excluded.size, created_at = excluded.created_at",
             (reference, digest, media_type, size, datetime.now(UTC).isoformat()),
         )
-        self._events.add("image", "pull", str(digest), {"name": reference})
+        self._events.add("image", event, str(digest), {"name": reference})
 
     def list(self) -> list[ImageRecord]:
         """All records, by reference."""

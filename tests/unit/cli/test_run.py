@@ -122,6 +122,7 @@ def test_flags_reach_the_container(run: Command) -> None:
     )  # fmt: skip
     assert spec.process == ProcessSpec(
         args=("/entry", "x", "y"),
+        entrypoint_args=1,
         env=(*spec.process.env[:2], "COLOR=green", "SIZE=9"),
         cwd="/tmp",
         user="5:6",

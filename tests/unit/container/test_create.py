@@ -149,6 +149,7 @@ def test_every_flag(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         rootfs=str(image.rootfs),
         process=ProcessSpec(
             args=("/entry", "--flag", "test", "-v"),
+            entrypoint_args=2,
             env=(
                 "PATH=/opt/bin",
                 "HOSTNAME=host",

@@ -241,13 +241,12 @@ async def test_calls_are_ended_with_a_reason(
     files: Files, guest: Guest, file_calls: FileCalls
 ) -> None:
     ends: list[Callable[[], None]] = [
-        lambda: file_calls.cancel("Export", StateError("being stopped")),
+        lambda: file_calls.release(StateError("being stopped")),
         lambda: file_calls.close(StateError("being stopped")),
     ]
     for end in ends:
         export = files.export()
         await anext(export)
-        file_calls.cancel("Diff", StateError("another"))
         end()
         with pytest.raises(WoodlotError, match="being stopped"):
             await asyncio.wait_for(anext(export), 10)

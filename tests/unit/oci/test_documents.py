@@ -1,6 +1,8 @@
 """Digests, platforms, manifests and configurations."""
 
 import json
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from woodlot.errors import ConfigError, IntegrityError, UnsupportedError, WoodlotError
-from woodlot.oci.config import parse_config
+from woodlot.oci.config import History, extend_config, parse_config
 from woodlot.oci.digest import check_bytes, digest_bytes, parse_digest
 from woodlot.oci.manifest import (
     DOCKER_CONFIG,
@@ -19,6 +21,7 @@ from woodlot.oci.manifest import (
     OCI_MANIFEST,
     Index,
     Manifest,
+    build_manifest,
     parse_manifest,
 )
 from woodlot.oci.platform import choose, host, make_platform, parse_platform, rank
@@ -126,6 +129,68 @@ def test_manifest() -> None:
     bare = manifest(mediaType="DROP")
     assert parse(bare, f"{OCI_MANIFEST}; charset=utf-8").media_type == OCI_MANIFEST
     assert parse(bare, "application/json").media_type == OCI_MANIFEST
+
+
+def test_a_manifest_is_written_as_it_is_read() -> None:
+    for data in (manifest(), manifest(mediaType=DOCKER_MANIFEST, config=descriptor(DOCKER_CONFIG))):
+        found = parse(data)
+        assert isinstance(found, Manifest)
+        assert parse(build_manifest(found)) == found
+
+
+def test_a_configuration_made_from_another() -> None:
+    base = {
+        "os": "linux",
+        "architecture": "arm64",
+        "os.features": ["x"],
+        "author": "Ann",
+        "container": "c0ffee",
+        "container_config": {"Cmd": ["x"]},
+        "config": {"Cmd": ["sh"], "Env": ["A=1"], "OnBuild": ["RUN x"], "ArgsEscaped": True, "Labels": {"a": "b"}},
+        "rootfs": {"type": "layers", "diff_ids": [DIGEST]},
+        "history": [{"created": "2024-05-06T07:08:09.123456789Z", "created_by": "x", "unknown": 1}],
+    }  # fmt: skip
+    data = json.dumps(base).encode()
+    parsed = parse_config(data, what="app")
+    made = replace(
+        parsed,
+        cmd=("é", "2"),
+        labels={},
+        on_build=(),
+        volumes=("/data",),
+        exposed_ports=("80/tcp",),
+        healthcheck={"Test": ["NONE"]},
+        diff_ids=(*parsed.diff_ids, DIGEST),
+        author="Bob",
+        created=datetime(2026, 1, 2, tzinfo=UTC),
+        history=(
+            *parsed.history,
+            History(created=None, created_by="é 2", comment="m", empty_layer=True, author="Bob"),
+        ),
+    )
+    extended = extend_config(data, made)
+    assert parse_config(extended, what="app") == made
+    assert json.loads(extended) == {
+        "os": "linux",
+        "architecture": "arm64",
+        "os.features": ["x"],
+        "author": "Bob",
+        "created": "2026-01-02T00:00:00Z",
+        "config": {
+            "Cmd": ["é", "2"],
+            "Env": ["A=1"],
+            "ArgsEscaped": True,
+            "Volumes": {"/data": {}},
+            "ExposedPorts": {"80/tcp": {}},
+            "Healthcheck": {"Test": ["NONE"]},
+        },
+        "rootfs": {"type": "layers", "diff_ids": [DIGEST, DIGEST]},
+        "history": [
+            base["history"][0],  # type: ignore[index]
+            {"created_by": "é 2", "author": "Bob", "comment": "m", "empty_layer": True},
+        ],
+    }
+    assert "author" not in json.loads(extend_config(data, replace(made, author="")))
 
 
 def test_index() -> None:

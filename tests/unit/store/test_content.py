@@ -44,6 +44,26 @@ async def test_ingest(content: ContentStore) -> None:
         content.read(DIGEST, max_bytes=10)
 
 
+def test_draft(content: ContentStore) -> None:
+    with content.draft() as draft:
+        draft.write(DATA[:7])
+        assert not list(content.list())
+        draft.write(DATA[7:])
+        # Others that clean leave it alone.
+        assert content.clean_ingest(older_than_s=-1) == 0
+        assert (draft.commit(), draft.size) == (DIGEST, len(DATA))
+    assert content.read(DIGEST, max_bytes=2000) == DATA
+    with pytest.raises(ZeroDivisionError), content.draft() as draft:  # noqa: PT012
+        draft.write(b"x")
+        raise ZeroDivisionError
+    assert not list(content.ingest_directory.iterdir())
+    # A killed process's: of use to nobody, however young.
+    (content.ingest_directory / "new-abc").write_bytes(b"12345")
+    (content.ingest_directory / f"sha256-{'0' * 64}").write_bytes(b"resumable")
+    assert content.clean_ingest() == 5
+    assert [path.name[:6] for path in content.ingest_directory.iterdir()] == ["sha256"]
+
+
 async def test_resume(content: ContentStore) -> None:
     with pytest.raises(ZeroDivisionError):  # noqa: PT012
         async with content.ingest(DIGEST, len(DATA)) as ingest:

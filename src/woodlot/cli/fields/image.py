@@ -51,7 +51,11 @@ def inspected(store: "Store") -> Fields[LocalImage]:
         "Created": lambda one: format_time(one.created_at),
         "Id": lambda one: one.record.digest,
         "Os": lambda one: document(one).get("os", ""),
-        "RepoDigests": lambda one: [f"{one.reference.familiar_name}@{one.record.digest}"],
+        "RepoDigests": lambda one: (
+            []
+            if one.reference.is_unnamed
+            else [f"{one.reference.familiar_name}@{one.record.digest}"]
+        ),
         "RepoTags": lambda one: [one.reference.familiar] if one.reference.tag else [],
         "RootFS": lambda one: {
             "Type": "layers",

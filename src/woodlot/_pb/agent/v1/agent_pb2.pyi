@@ -536,6 +536,12 @@ class ExportRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class ExportLayerRequest(_message.Message):
+    __slots__ = ("going",)
+    GOING_FIELD_NUMBER: _ClassVar[int]
+    going: bool
+    def __init__(self, going: bool = ...) -> None: ...
+
 class DiffRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

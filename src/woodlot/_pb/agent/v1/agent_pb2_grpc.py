@@ -893,6 +893,11 @@ class FilesStub(object):
                 request_serializer=agent_dot_v1_dot_agent__pb2.ExportRequest.SerializeToString,
                 response_deserializer=agent_dot_v1_dot_agent__pb2.ArchivePiece.FromString,
                 _registered_method=True)
+        self.ExportLayer = channel.unary_stream(
+                '/woodlot.agent.v1.Files/ExportLayer',
+                request_serializer=agent_dot_v1_dot_agent__pb2.ExportLayerRequest.SerializeToString,
+                response_deserializer=agent_dot_v1_dot_agent__pb2.ArchivePiece.FromString,
+                _registered_method=True)
         self.Diff = channel.unary_stream(
                 '/woodlot.agent.v1.Files/Diff',
                 request_serializer=agent_dot_v1_dot_agent__pb2.DiffRequest.SerializeToString,
@@ -940,6 +945,14 @@ class FilesServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportLayer(self, request, context):
+        """A tar of the layer that an image of the container has above its own: what differs in the root filesystem, with OCI's
+        whiteouts. The container's processes stand still as for Export. INVALID_ARGUMENT when a name means a whiteout.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Diff(self, request, context):
         """How the root filesystem differs from the image, by path.
         """
@@ -968,6 +981,11 @@ def add_FilesServicer_to_server(servicer, server):
             'Export': grpc.unary_stream_rpc_method_handler(
                     servicer.Export,
                     request_deserializer=agent_dot_v1_dot_agent__pb2.ExportRequest.FromString,
+                    response_serializer=agent_dot_v1_dot_agent__pb2.ArchivePiece.SerializeToString,
+            ),
+            'ExportLayer': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportLayer,
+                    request_deserializer=agent_dot_v1_dot_agent__pb2.ExportLayerRequest.FromString,
                     response_serializer=agent_dot_v1_dot_agent__pb2.ArchivePiece.SerializeToString,
             ),
             'Diff': grpc.unary_stream_rpc_method_handler(
@@ -1088,6 +1106,33 @@ class Files(object):
             target,
             '/woodlot.agent.v1.Files/Export',
             agent_dot_v1_dot_agent__pb2.ExportRequest.SerializeToString,
+            agent_dot_v1_dot_agent__pb2.ArchivePiece.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportLayer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/woodlot.agent.v1.Files/ExportLayer',
+            agent_dot_v1_dot_agent__pb2.ExportLayerRequest.SerializeToString,
             agent_dot_v1_dot_agent__pb2.ArchivePiece.FromString,
             options,
             channel_credentials,

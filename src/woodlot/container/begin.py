@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,13 +24,17 @@ from woodlot.store.locks import hold_sync, unlock_and_close
 from woodlot.store.store import Store
 from woodlot.vmm.base import Accelerator, Arch
 
+_TRIES = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What a new container is made from."""
+    """What a new container is made from; for `begin` or `create`, once."""
 
     image: Image
     plan: MachinePlan
+    kept: contextlib.ExitStack
+    """Until it is closed, nobody deletes the image or sweeps parts of it away."""
 
 
 async def prepare(
@@ -51,12 +55,11 @@ async def prepare(
     if request.name:
         # Before anything is fetched; that nobody takes it meanwhile is made sure with the record.
         lifecycle.check_name_is_free(store, request.name)
-    try:
-        image = load(store, reference, platform)
-    except NotFoundError:
+
+    async def fetch() -> None:
         from woodlot.image.pull import pull
 
-        image = await pull(
+        await pull(
             store,
             reference,
             platform=platform,
@@ -64,15 +67,44 @@ async def prepare(
             progress=progress,
             max_concurrent=max_concurrent,
         )
-    try:
-        arch = Arch(image.platform.architecture)
-    except ValueError:
-        raise ConfigError(
-            f"image {image.reference.familiar} is for {image.platform}, which no guest of ours can run",
-            hint="choose linux/amd64 or linux/arm64 with --platform",
-        ) from None
-    plan = await plan_machine(store.paths, arch=arch, kernel_file=request.kernel, progress=progress)
-    return Prepared(image, plan)
+
+    with contextlib.ExitStack() as kept:
+        kept.enter_context(store.using_sync())
+        image = await _keep(store, reference, platform, kept, fetch)
+        try:
+            arch = Arch(image.platform.architecture)
+        except ValueError:
+            raise ConfigError(
+                f"image {image.reference.familiar} is for {image.platform}, which no guest of ours can run",
+                hint="choose linux/amd64 or linux/arm64 with --platform",
+            ) from None
+        plan = await plan_machine(
+            store.paths, arch=arch, kernel_file=request.kernel, progress=progress
+        )
+        return Prepared(image, plan, kept.pop_all())
+
+
+async def _keep(
+    store: Store,
+    reference: str,
+    platform: Platform | None,
+    kept: contextlib.ExitStack,
+    fetch: Callable[[], Awaitable[None]],
+) -> Image:
+    """The local image, fetched if it is not here; until ``kept`` is closed, nobody deletes it."""
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            with store.database.transaction():
+                image = load(store, reference, platform)
+                kept.enter_context(store.leased(image.digest))
+        except NotFoundError:
+            # Also of what was fetched, if somebody has deleted it in that moment.
+            if not tries_left:
+                raise
+            await fetch()
+        else:
+            return image
+    raise AssertionError("the last try returns or raises")
 
 
 def begin(
@@ -100,11 +132,9 @@ def create(store: Store, prepared: Prepared, request: Request) -> ContainerSpec:
 def _reserve(
     store: Store, prepared: Prepared, request: Request, *, starts: bool
 ) -> tuple[ContainerSpec, int]:
-    image, plan = prepared.image, prepared.plan
-    with store.using_sync():
-        # Once more, now that nothing can sweep it away.
-        load(store, image.reference, image.platform)
-        spec = build_spec(image, request, emulated=plan.accelerator is Accelerator.TCG)
+    with prepared.kept:
+        emulated = prepared.plan.accelerator is Accelerator.TCG
+        spec = build_spec(prepared.image, request, emulated=emulated)
         spec = replace(spec, networks=resolve_networks(store, spec.networks))
         return spec, lifecycle.reserve(store, spec, starts=starts)
 

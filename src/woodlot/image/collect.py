@@ -42,7 +42,7 @@ def delete(store: Store, reference: Reference | str, *, force: bool = False) -> 
 
     Raises:
         NotFoundError: There is no such image.
-        StateError: A container was made from it, and from no other name of it.
+        StateError: A container was made from it, and from no other name of it, or is being made.
     """
     with store.database.transaction():
         record = find_record(store, reference)
@@ -68,7 +68,13 @@ def delete(store: Store, reference: Reference | str, *, force: bool = False) -> 
                     details=f"container id {container.id}",
                     hint=f"container rm {'--force ' if running else ''}{container.name}",
                 )
-        store.images.delete(record.reference)
+        with store.try_unleased(record.digest) as unleased:
+            if not unleased:
+                raise StateError(
+                    f"image {reference.familiar} is used by a container that is being made",
+                    hint="try again when that is done",
+                )
+            store.images.delete(record.reference)
     return reference
 
 
@@ -99,6 +105,7 @@ def sweep(store: Store) -> Swept | None:
                 rootfs += path.suffix == ".erofs"
         # With nobody downloading, what is left there is of pulls that ended early; recent ones may be resumed.
         freed += store.content.clean_ingest()
+        store.remove_leases()
         return Swept(blobs=blobs, rootfs=rootfs, bytes_freed=freed)
 
 

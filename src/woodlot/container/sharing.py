@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import posixpath
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from woodlot.files.share import SINGLE_NAME, Server, Share, check_source, serve
 from woodlot.store.locks import hold
 from woodlot.store.store import Store
 from woodlot.vmm.base import Disk, SharedFiles
-from woodlot.volume.volume import Volume, find
+from woodlot.volume.volume import Volume, find, reset
 
 if TYPE_CHECKING:
     from woodlot._pb.agent.v1 import agent_pb2
@@ -82,15 +82,19 @@ class Sharing:
                 yield
 
     async def _open_volumes(self) -> None:
-        copies = {mount.source for mount in self._copying()}
+        copies = {m.source for m in self._spec.mounts if m.type == "volume" and m.copy}
         # In one order for all containers, so that no two wait for each other.
         for name in sorted({m.source for m in self._spec.mounts if m.type == "volume"}):
             volume = self._volumes[name] = find(self._store, name)
-            if name not in copies or not volume.needs_filling():
+            # Also who wants nothing copied must not see a half of what somebody else is copying.
+            if not (volume.filling.exists() or (name in copies and volume.needs_filling())):
                 continue
             async with AsyncExitStack() as held:
                 await held.enter_async_context(hold(volume.lock))
-                if volume.needs_filling():
+                if name not in copies:
+                    if volume.filling.exists():
+                        await asyncio.to_thread(reset, self._store, volume)
+                elif volume.needs_filling():
                     # From here on what is in it is not whole.
                     if volume.filling.exists():
                         self._cut_short.add(name)
@@ -100,8 +104,7 @@ class Sharing:
 
     async def filled(self) -> None:
         """The guest has copied what the image has into the volumes that lacked it."""
-        copied = {m.source for m in self._spec.mounts if m.type == "volume"}
-        for name in copied:
+        for name in self._to_fill:
             self._volumes[name].filling.unlink(missing_ok=True)
         await self._filling.aclose()
 
@@ -275,9 +278,6 @@ class Sharing:
             request.copy_up = True
             request.cut_short = mount.source in self._cut_short
         return request
-
-    def _copying(self) -> Iterator[Mount]:
-        return (m for m in self._spec.mounts if m.type == "volume" and m.copy)
 
 
 def _make_directory(path: Path) -> None:

@@ -227,16 +227,43 @@ def _make(store: Store, record: VolumeRecord) -> Volume | None:
             shutil.rmtree(volume.directory, ignore_errors=True)
             volume.directory.mkdir(mode=0o700, parents=True)
             if record.kind == "block":
-                assert record.size is not None  # noqa: S101 - `create` and `prepared` see to it
                 volume.filling.touch()
-                clone_disk(ensure_upper_template(store.paths.disks, record.size), volume.disk)
+                _make_disk(store, volume)
             else:
-                volume.data.mkdir()
-                volume.data.chmod(0o755)
+                _make_data(volume)
     except BaseException:
         _remove(store, record)
         raise
     return volume
+
+
+def reset(store: Store, volume: Volume) -> None:
+    """Make a volume whose lock is held as empty as a new one; what is in it is not whole, and nobody's.
+
+    Raises:
+        LimitError: The disk is full.
+    """
+    with disk_errors(volume.directory, f"volume {volume.name}"):
+        if volume.record.kind == "block":
+            _make_disk(store, volume)
+        else:
+            remove_tree(volume.data)
+            _make_data(volume)
+    # Only now: whoever is killed before leaves it to be done again.
+    volume.filling.unlink(missing_ok=True)
+
+
+def _make_disk(store: Store, volume: Volume) -> None:
+    assert volume.record.size is not None  # noqa: S101 - `create` and `prepared` see to it
+    new = volume.disk.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    clone_disk(ensure_upper_template(store.paths.disks, volume.record.size), new)
+    new.replace(volume.disk)
+
+
+def _make_data(volume: Volume) -> None:
+    volume.data.mkdir()
+    volume.data.chmod(0o755)
 
 
 def users(store: Store, name: str) -> list[str]:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +72,46 @@ class Terminal:
             return False
         self.output += data
         return bool(data)
+
+
+@contextlib.contextmanager
+def open_terminal(
+    argv: Sequence[str | os.PathLike[str]],
+    env: Mapping[str, str],
+    *,
+    rows: int = 24,
+    columns: int = 80,
+) -> Iterator[Terminal]:
+    """Run a program on a terminal for the life of the block."""
+    master, slave = pty.openpty()
+    try:
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        process = subprocess.Popen(
+            argv,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env={**env, "TERM": "xterm"},
+            start_new_session=True,
+            # The first terminal that a session's leader opens becomes its controlling one.
+            preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # noqa: PLW1509
+        )
+    except BaseException:
+        os.close(master)
+        raise
+    finally:
+        os.close(slave)
+    try:
+        yield Terminal(process, master)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        os.close(master)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,35 +205,10 @@ class Cli:
         env: Mapping[str, str] | None = None,
     ) -> Iterator[Terminal]:
         """Run ``container ARGS`` on a terminal for the life of the block."""
-        master, slave = pty.openpty()
-        try:
-            fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-            process = subprocess.Popen(
-                [PROGRAM, *args],
-                stdin=slave,
-                stdout=slave,
-                stderr=slave,
-                env={**self.environment(env), "TERM": "xterm"},
-                start_new_session=True,
-                # The first terminal that a session's leader opens becomes its controlling one.
-                preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # noqa: PLW1509
-            )
-        except BaseException:
-            os.close(master)
-            raise
-        finally:
-            os.close(slave)
-        try:
-            yield Terminal(process, master)
-        finally:
-            if process.poll() is None:
-                process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            os.close(master)
+        with open_terminal(
+            [PROGRAM, *args], self.environment(env), rows=rows, columns=columns
+        ) as terminal:
+            yield terminal
 
 
 def _end(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:

@@ -4,10 +4,11 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.cli import Terminal, open_terminal
 from tests.programs import skip_or_fail
 
 ROOT = Path(__file__).parents[1]
@@ -52,10 +53,7 @@ class User:
             kvm_group: Give it a /dev/kvm that only this group may open; needs root.
             inside: Leads the command into another network; needs root.
         """
-        # Nothing is inherited: this is what a login gives.
-        env = {"HOME": str(self.home), "USER": self.name, "PATH": "/usr/local/bin:/usr/bin:/bin"}
-        if runtime is not None:
-            env["XDG_RUNTIME_DIR"] = str(runtime)
+        env = self._environment(runtime)
         argv = [*inside, *self.become, str(self.program), *args]
         if kvm_group is not None:
             argv = ["unshare", "--mount", "sh", "-euc", KVM_OF_GROUP, "sh", kvm_group, *argv]
@@ -71,6 +69,34 @@ class User:
         )
         assert done.returncode == 0, f"{argv!r}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
+
+    @contextlib.contextmanager
+    def terminal(self, *args: str, inside: Sequence[str] = ()) -> Iterator[Terminal]:
+        """Run ``container ARGS`` on a terminal for the life of the block."""
+        argv = [*inside, *self.become, str(self.program), *args]
+        with open_terminal(argv, self._environment(None)) as terminal:
+            yield terminal
+
+    def python(self, script: str, *, runtime: Path) -> str:
+        """Run a program that uses the library, which must end with 0; what it printed to stdout."""
+        done = subprocess.run(
+            [*self.become, str(self.program.parent / "python"), "-c", script],
+            env=self._environment(runtime),
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        assert done.returncode == 0, f"{script}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def _environment(self, runtime: Path | None) -> dict[str, str]:
+        # Nothing is inherited: this is what a login gives.
+        env = {"HOME": str(self.home), "USER": self.name, "PATH": "/usr/local/bin:/usr/bin:/bin"}
+        if runtime is not None:
+            env["XDG_RUNTIME_DIR"] = str(runtime)
+        return env
 
     @property
     def data(self) -> Path:

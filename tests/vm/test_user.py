@@ -111,17 +111,16 @@ def test_a_user_runs_containers(user: User, pulled: str, inside: Sequence[str]) 
     assert said.startswith("uid=0(root) gid=0(root)")
     assert "\nrefused\nNXDOMAIN\n" in said
     assert " 0 packets received" in said
-    script = (
-        f"cat; {TRY} try 198.51.100.7 7000; try 198.51.100.8 7000; ping -c 1 -W 10 198.51.100.7"
-    )
-    said = user(
-        "run", "--rm", "-i", "--egress", "allow=198.51.100.7", pulled, "sh", "-c", f"{script}; true",
-        input="woodlot\n", inside=inside,
-    )  # fmt: skip
-    assert said.startswith("woodlot\n")
-    if inside:
-        assert said.startswith("woodlot\nworld\nrefused\n")
-        assert " 1 packets received" in said
+    script = f"echo say it; read word; stty size; echo got $word; {TRY} try 198.51.100.7 7000; try 198.51.100.8 7000; ping -c 1 -W 10 198.51.100.7"
+    with user.terminal(
+        "run", "--rm", "-it", "--egress", "allow=198.51.100.7", pulled, "sh", "-c", f"{script}; true", inside=inside
+    ) as terminal:  # fmt: skip
+        terminal.expect("say it\r\n")
+        terminal.send("woodlot\r")
+        terminal.expect("24 80\r\ngot woodlot\r\n")
+        if inside:
+            terminal.expect("world\r\nrefused\r\n.* 1 packets received")
+        assert terminal.wait() == 0
     assert user("list", "--all", "--quiet") == ""
 
 
@@ -144,7 +143,8 @@ def test_a_user_has_containers_in_the_background(
     os.chown(shared, user.uid, -1)
     user(
         "run", "-d", "--name", "web", "--publish-socket", f"{published}:/run/web.sock", "-v", f"{shared}:/srv:watch",
-        "-p", "80", "-p", "[::1]::80", "-p", "[::]::53/udp", image, "python3", "-c", SERVE,
+        "-p", "80", "-p", "[::1]::80", "-p", "[::]::53/udp", "--health-cmd", "test -e /srv/page", "--health-interval", "1s",
+        "--restart", "on-failure:1", image, "python3", "-c", SERVE,
         runtime=runtime, kvm_group=group,
     )  # fmt: skip
     assert (published.lstat().st_uid, published.lstat().st_mode & 0o777) == (user.uid, 0o600)
@@ -185,6 +185,24 @@ def test_a_user_has_containers_in_the_background(
     for name in ("copy", "back"):
         assert (shared / name).read_text() == "from the host"
         assert (shared / name).lstat().st_uid == user.uid
+
+    # It is asked how it is, measured, stopped for a moment, changed, and made an image of.
+    events = ["events", "--since", "10m", "--until", "0s"]
+    deadline = time.monotonic() + 60
+    while "health_status: healthy" not in user(*events, runtime=runtime):
+        assert time.monotonic() < deadline, user("inspect", "web", runtime=runtime)
+        time.sleep(0.2)
+    (measured,) = json.loads(user("stats", "--no-stream", "--format", "json", runtime=runtime))
+    assert measured["memoryUsageBytes"] > 1 << 20
+    assert "python3" in user("top", "web", runtime=runtime)
+    user("pause", "web", runtime=runtime)
+    user("unpause", "web", runtime=runtime)
+    user("update", "--restart", "no", "web", runtime=runtime)
+    script = "import woodlot; print(woodlot.Client().get('web').exec(['cat', '/srv/copy']).stdout)"
+    assert user.python(script, runtime=runtime) == "from the host\n"
+    user("exec", "web", "touch", "/committed", runtime=runtime)
+    committed = user("commit", "web", runtime=runtime).strip()
+    assert user("image", "rm", committed, runtime=runtime) == f"<none>@{committed}\n"
 
     assert user("rm", "-f", "web", runtime=runtime) == "web\n"
     assert not directory.exists()

@@ -178,6 +178,6 @@ async def derive(
         digest=digest,
         media_type=manifest.media_type,
         size=len(data),
-        event="tag",
+        event=None if reference.is_unnamed else "tag",
     )
     return image

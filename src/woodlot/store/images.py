@@ -40,9 +40,15 @@ class ImageRecords:
         return _record(rows[0]) if rows else None
 
     def put(
-        self, *, reference: str, digest: Digest, media_type: str, size: int, event: str = "pull"
+        self,
+        *,
+        reference: str,
+        digest: Digest,
+        media_type: str,
+        size: int,
+        event: str | None = "pull",
     ) -> None:
-        """Add or replace a record; ``event`` is what is told of it."""
+        """Add or replace a record; ``event`` is what is told of it, if anything."""
         self._database.change(
             "INSERT INTO images (reference, digest, media_type, size, created_at)"
             " VALUES (?, ?, ?, ?, ?) ON CONFLICT (reference) DO UPDATE SET"
@@ -50,7 +56,8 @@ class ImageRecords:
             " size = excluded.size, created_at = excluded.created_at",
             (reference, digest, media_type, size, datetime.now(UTC).isoformat()),
         )
-        self._events.add("image", event, str(digest), {"name": reference})
+        if event is not None:
+            self._events.add("image", event, str(digest), {"name": reference})
 
     def list(self) -> list[ImageRecord]:
         """All records, by reference."""

@@ -188,6 +188,8 @@ async def test_commit(store: Store, guest: Guest, web: Container) -> None:
     unnamed = await commit(store, web)
     assert guest.gone_on == [True, False]
     assert unnamed.reference.is_unnamed
+    tagged = [one.id for one in store.events.read() if one.action == "tag"]
+    assert tagged == [image.digest]
 
 
 @pytest.mark.parametrize("error", [StateError("it is being stopped"), ZeroDivisionError()])

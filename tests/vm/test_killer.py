@@ -39,6 +39,8 @@ class Work:
         """Names of files in the volume whose writer has said that they are on the disk."""
         self.created: set[str] = set()
         """Containers that a command has confirmed and nobody has asked to remove."""
+        self.committed: set[str] = set()
+        """Images of containers that a command has confirmed."""
         self.commands = 0
         self._guard = threading.Lock()
 
@@ -74,7 +76,10 @@ class Work:
         code, _ = self._do("run", "-d", "--name", name, self.image, "sleep", "1000")
         if code == 0:
             self.created.add(name)
-        self._do("exec", name, "true")
+        self._do("exec", name, "touch", "/made")
+        code, _ = self._do("commit", name, f"{name}:1")
+        if code == 0:
+            self.committed.add(f"{name}:1")
         self._do("stop", "-t", "1", name)
         self._do("start", name)
         self._do("logs", name)
@@ -124,9 +129,20 @@ def test_any_process_may_be_killed(container: Cli, registry: Registry) -> None:
         name: name for name in work.written
     }, context
 
+    # An image that is listed is whole, whether its maker has lived to say so or not.
+    made = {name for name in container.ok("images", "-q").splitlines() if name.startswith("w")}
+    assert work.committed <= made, context
+    for name in made:
+        container.ok("create", "--name", f"of-{name.removesuffix(':1')}", name)
+    if made:
+        assert container.ok("run", "--rm", max(made), "ls", "-d", "/bin") == "/bin\n", context
+
     # Everything can be removed, and then nothing is left.
-    if names:
-        container.ok("rm", "-f", *names)
+    if names or made:
+        container.ok("rm", "--all", "-f")
+    if made:
+        container.ok("image", "rm", *made)
+        assert not list((container.root / "content/ingest").glob("new-*")), context
     container.ok("volume", "rm", "kept")
     container.ok("run", "--rm", image, "true")
     assert container.ok("list", "--all", "--quiet") == ""

@@ -219,7 +219,7 @@ def test_files_of_a_container(container: Cli, registry: Registry, tmp_path: Path
         import sys, pathlib, woodlot, woodlot.aio
         from woodlot.errors import LimitError
         with woodlot.Client() as client:
-            box = client.get("box")
+            box = client.containers.get("box")
             box.put(b"from the SDK", "/srv/sdk")
             box.get_to("/srv/sdk", pathlib.Path(sys.argv[1]))
             assert woodlot.aio.Change(woodlot.aio.ChangeKind.ADDED, "/srv/sdk") in box.diff()

@@ -53,7 +53,7 @@ def test_a_sandbox(container: Cli, busybox: str) -> None:
                 time.sleep(0.5)
                 left = box.exec(["ps"]).stdout
                 assert "sleep 100" not in left and "yes" not in left, left
-                assert client.get(box.name).id == box.id
+                assert client.containers.get(box.name).id == box.id
                 before = box.stats()
                 assert 0 < before.memory_bytes < before.memory_limit_bytes == 200 << 20, before
                 assert [process.command for process in box.top()] == ["sh"]
@@ -67,7 +67,7 @@ def test_a_sandbox(container: Cli, busybox: str) -> None:
                 assert box.spec.memory_bytes == box.stats().memory_limit_bytes == 100 << 20
                 box.exec(["true"])
                 assert box.stats().cpu_percent(before) > 0
-            assert client.containers() == []
+            assert client.containers.list() == []
             try:
                 box.exec(["true"])
             except StateError:

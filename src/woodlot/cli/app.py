@@ -14,8 +14,7 @@ from woodlot.cli.output import print_error
 from woodlot.errors import ErrorCode, ExecutionError, WoodlotError
 
 if TYPE_CHECKING:
-    from woodlot.paths import Paths
-    from woodlot.store.store import Store
+    from woodlot.aio import Client
 
 USAGE_EXIT_CODE = 64
 """EX_USAGE of sysexits.h, as Apple's container."""
@@ -104,23 +103,16 @@ SUMMARIES = {
 
 @dataclass(frozen=True)
 class App:
-    """What commands get: where things are."""
+    """What commands get."""
 
     root: str | None
 
     @cached_property
-    def paths(self) -> "Paths":
-        """The directories in use."""
-        from woodlot.paths import find_paths
+    def client(self) -> "Client":
+        """The installation."""
+        from woodlot.aio.client import Client
 
-        return find_paths(self.root)
-
-    @cached_property
-    def store(self) -> "Store":
-        """The store in them."""
-        from woodlot.store.store import Store
-
-        return Store(self.paths)
+        return Client(self.root)
 
 
 class LazyGroup(click.Group):

@@ -67,15 +67,16 @@ def commit(
     the container was. Without REFERENCE it is known by its id, which is printed.
     """
     from woodlot.cli.progress import LateProgress
-    from woodlot.container.commit import CommitRequest
-    from woodlot.container.commit import commit as make_image
-    from woodlot.container.lifecycle import find
 
-    request = CommitRequest(
-        reference=reference, author=author, message=message, changes=tuple(changes), pause=pause
-    )
+    found = app.client.containers.get(container)
     with contextlib.ExitStack() as bars:
-        image = asyncio.run(
-            make_image(app.store, find(app.store, container), request, LateProgress(bars))
+        making = found.commit(
+            reference,
+            author=author,
+            message=message,
+            changes=changes,
+            pause=pause,
+            progress=LateProgress(bars),
         )
+        image = asyncio.run(making)
     click.echo(image.digest)

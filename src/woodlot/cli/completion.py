@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from woodlot.store.store import Store
+    from woodlot.aio import Client
 
 PROGRAM = "container"
 VARIABLE = "_CONTAINER_COMPLETE"
@@ -31,15 +31,14 @@ def completion(shell: str) -> None:
     click.echo(kind(cli, {}, PROGRAM, VARIABLE).source())
 
 
-def _completes(names: "Callable[[Store], Iterable[str]]") -> Complete:
+def _completes(names: "Callable[[Client], Iterable[str]]") -> Complete:
     def complete(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+        from woodlot.aio.client import Client
         from woodlot.errors import WoodlotError
-        from woodlot.paths import find_paths
-        from woodlot.store.store import Store
 
         try:
-            store = Store(find_paths(context.find_root().params.get("root")))
-            return [name for name in names(store) if name.startswith(incomplete)]
+            client = Client(context.find_root().params.get("root"))
+            return [name for name in names(client) if name.startswith(incomplete)]
         except (WoodlotError, OSError):
             # A key that is pressed is no place for an error.
             return []
@@ -47,13 +46,7 @@ def _completes(names: "Callable[[Store], Iterable[str]]") -> Complete:
     return complete
 
 
-def _image_names(store: "Store") -> Iterable[str]:
-    from woodlot.oci.reference import parse_reference
-
-    return [parse_reference(record.reference).familiar for record in store.images.list()]
-
-
-containers = _completes(lambda store: [record.name for record in store.containers.list()])
-images = _completes(_image_names)
-volumes = _completes(lambda store: [record.name for record in store.volumes.list()])
-networks = _completes(lambda store: [record.name for record in store.networks.list()])
+containers = _completes(lambda client: client.containers.names())
+images = _completes(lambda client: client.images.names())
+volumes = _completes(lambda client: client.volumes.names())
+networks = _completes(lambda client: client.networks.names())

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 import click
 
+from woodlot.aio.containers import FILTERS, PRUNE_FILTERS
 from woodlot.cli import completion
 from woodlot.cli.listing import Form, View, inspect_option, list_options, show, show_inspected
 from woodlot.cli.output import raise_all
 from woodlot.cli.pruning import print_reclaimed, prune_options
-from woodlot.container.selection import KEYS, PRUNE_KEYS
 from woodlot.errors import WoodlotError
 from woodlot.units import MIB, format_time
 
 if TYPE_CHECKING:
+    from woodlot.aio import Container
+    from woodlot.aio.state import Health, State
     from woodlot.cli.app import App
     from woodlot.cli.listing import Custom, Fields
-    from woodlot.container.lifecycle import Container
-    from woodlot.container.state import Health, State
 
 
 @click.command("list")
@@ -29,25 +29,23 @@ if TYPE_CHECKING:
 )
 @click.option("-l", "--latest", is_flag=True, help="The last made, in any state.")
 @click.option("-s", "--size", "sizes", is_flag=True, help="What each has written, too.")
-@list_options(*KEYS)
+@list_options(*FILTERS)
 @click.pass_obj
 def list_command(
     app: "App", *, everything: bool, last: int | None, latest: bool, sizes: bool, form: Form
 ) -> None:
     """List containers: the running ones, or all."""
-    from woodlot.container.selection import select
-
-    found = select(
-        app.store, everything=everything, given=form.conditions, last=1 if latest else last
+    found = app.client.containers.list(
+        all=everything, filters=form.conditions, last=1 if latest else last
     )
-    show(_view(app, truncate=form.truncate, sizes=sizes), found, form)
+    show(_view(truncate=form.truncate, sizes=sizes), found, form)
 
 
-def _view(app: "App", *, truncate: bool, sizes: bool) -> "View[Container]":
+def _view(*, truncate: bool, sizes: bool) -> "View[Container]":
     def fields() -> "Fields[Container]":
         from woodlot.cli.fields import container
 
-        return container.listed(app.paths, truncate=truncate)
+        return container.listed(truncate=truncate)
 
     def row(one: "Container") -> tuple[str, ...]:
         cells = _row(one, truncate=truncate)
@@ -55,13 +53,13 @@ def _view(app: "App", *, truncate: bool, sizes: bool) -> "View[Container]":
             return cells
         from woodlot.cli.fields.container import show_size
 
-        return (*cells, show_size(app.paths, one))
+        return (*cells, show_size(one))
 
     header = ("ID", "NAME", "IMAGE", "OS", "ARCH", "STATE", "IP", "CPUS", "MEMORY", "STARTED")
     return View(
         header=(*header, "SIZE") if sizes else header,
         row=row,
-        name=lambda one: one.spec.id,
+        name=lambda one: one.id,
         describe=describe,
         fields=fields,
         headings={"ID": "CONTAINER ID", "RunningFor": "CREATED"},
@@ -74,14 +72,13 @@ def _view(app: "App", *, truncate: bool, sizes: bool) -> "View[Container]":
 @click.pass_obj
 def inspect(app: "App", containers: Sequence[str], *, style: "str | Custom | None") -> None:
     """Show all of containers, as a JSON array unless asked otherwise."""
-    from woodlot.container.lifecycle import find
 
     def fields() -> "Fields[Container]":
         from woodlot.cli.fields import container
 
         return container.inspected()
 
-    found = [find(app.store, key) for key in dict.fromkeys(containers)]
+    found = [app.client.containers.get(key) for key in dict.fromkeys(containers)]
     show_inspected(found, describe, style, fields)
 
 
@@ -92,81 +89,52 @@ def inspect(app: "App", containers: Sequence[str], *, style: "str | Custom | Non
 @click.pass_obj
 def delete(app: "App", containers: Sequence[str], *, everything: bool, force: bool) -> None:
     """Delete containers and what they wrote."""
-    from woodlot.container.lifecycle import find, find_all
-
     if everything and containers:
         raise click.UsageError("containers given by name conflict with --all")
     if not everything and not containers:
         raise click.UsageError("name a container, or use --all")
     failures: list[WoodlotError] = []
     if everything:
-        found = [one for one in find_all(app.store) if force or not one.is_live]
+        found = [one for one in app.client.containers.list() if force or not one.is_live]
     else:
         found = list["Container"]()
         for key in dict.fromkeys(containers):
             try:
-                found.append(find(app.store, key))
+                found.append(app.client.containers.get(key))
             except WoodlotError as error:
                 failures.append(error)
-    unique = {one.spec.id: one for one in found}
-    failures += asyncio.run(_delete_all(app, list(unique.values()), force=force))
+    unique = {one.id: one for one in found}
+    failures += asyncio.run(_delete_all(list(unique.values()), force=force))
     raise_all(failures)
 
 
 @click.command()
-@prune_options(*PRUNE_KEYS, what="all containers that do not run, and what they wrote")
+@prune_options(*PRUNE_FILTERS, what="all containers that do not run, and what they wrote")
 @click.pass_obj
 def prune(app: "App", *, conditions: Mapping[str, Sequence[str]]) -> None:
     """Delete all containers that do not run, and what they wrote."""
-    from woodlot.container.prune import prune_containers
-
-    pruned = prune_containers(app.store, conditions)
+    pruned = asyncio.run(app.client.containers.prune(filters=conditions))
     for container_id in pruned.containers:
         print(container_id)
     print_reclaimed(pruned)
 
 
-async def _delete_all(
-    app: "App", containers: "Sequence[Container]", *, force: bool
-) -> list[WoodlotError]:
+async def _delete_all(containers: "Sequence[Container]", *, force: bool) -> list[WoodlotError]:
     async def one(container: "Container") -> WoodlotError | None:
         try:
-            await _delete(app, container, force=force)
+            await container.delete(force=force)
         except WoodlotError as error:
             return error
-        print(container.spec.name)
+        print(container.name)
         return None
 
     results = await asyncio.gather(*(one(container) for container in containers))
     return [error for error in results if error is not None]
 
 
-async def _delete(app: "App", container: "Container", *, force: bool) -> None:
-    from woodlot.container import lifecycle
-    from woodlot.errors import NotFoundError
-
-    spec = container.spec
-    if container.is_live and force:
-        from woodlot.container.client import Supervised
-
-        try:
-            async with Supervised(app.paths.sockets(spec.id) / "s.sock") as supervised:
-                await supervised.stop(signal_number=9, grace_s=2.0)
-        except WoodlotError:
-            # Gone meanwhile, or beyond answering; the lock tells below.
-            pass
-        async with asyncio.timeout(30):
-            await lifecycle.until_ended(app.paths, spec.id)
-    try:
-        lifecycle.delete(app.store, lifecycle.find(app.store, spec.id))
-    except NotFoundError:
-        if not container.is_live:
-            raise
-
-
 def describe(container: "Container") -> dict[str, object]:
     """A container in the shape of Apple's ``inspect``."""
-    from woodlot.container import state
+    from woodlot.aio import state
 
     spec, current = container.spec, container.state
     system, _, architecture = spec.platform.partition("/")
@@ -254,7 +222,7 @@ def describe(container: "Container") -> dict[str, object]:
 
 
 def _shown_state(current: "State") -> str:
-    from woodlot.container import state
+    from woodlot.aio import state
 
     match current:
         case state.Running(health=state.Health() as health):
@@ -294,17 +262,15 @@ def _lease(lease: Mapping[str, object]) -> dict[str, object]:
 
 
 def _row(container: "Container", *, truncate: bool) -> tuple[str, ...]:
-    from woodlot.container import state
-    from woodlot.oci.reference import parse_reference
+    from woodlot.aio import state
 
     spec, current = container.spec, container.state
-    image = parse_reference(spec.image)
     system, _, architecture = spec.platform.partition("/")
     started = current.started_at if isinstance(current, state.Running | state.Stopped) else 0.0
     return (
         spec.id[:12] if truncate else spec.id,
         spec.name,
-        image.familiar if image.is_unnamed else str(image),
+        container.image_name,
         system,
         architecture,
         _shown_state(current),

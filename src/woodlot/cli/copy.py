@@ -9,8 +9,9 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 import click
 
@@ -19,10 +20,9 @@ from woodlot.errors import ConfigError
 from woodlot.units import format_size
 
 if TYPE_CHECKING:
+    from woodlot.aio import Container
     from woodlot.cli.app import App
-    from woodlot.container.copy import Manner
-    from woodlot.container.files import Files
-    from woodlot.container.place import Operand
+    from woodlot.progress import Progress
 
 T = TypeVar("T")
 
@@ -46,10 +46,6 @@ def copy(
     there becomes the copy.
     """
     from woodlot.cli.progress import LateProgress
-    from woodlot.container.copy import Manner
-    from woodlot.container.files import reach
-    from woodlot.container.lifecycle import find
-    from woodlot.container.place import parse_operand
     from woodlot.progress import NoProgress
 
     origin, goal = parse_operand(source), parse_operand(target)
@@ -60,21 +56,52 @@ def copy(
         )
     _check_streams(origin, goal)
 
-    async def work(manner: "Manner") -> str:
-        found = find(app.store, origin.container or goal.container)
-        async with reach(app.store, found) as files:
-            if goal.container:
-                return await _copy_to(files, origin, goal, manner)
-            return await _copy_from(files, origin, goal, manner)
+    async def work(manner: Manner) -> str:
+        found = app.client.containers.get(origin.container or goal.container)
+        if goal.container:
+            return await _copy_to(found, origin, goal, manner)
+        return await _copy_from(found, origin, goal, manner)
 
     with contextlib.ExitStack() as bars:
         progress = NoProgress() if quiet else LateProgress(bars)
-        said = asyncio.run(work(Manner(archive=archive, follow=follow_link, progress=progress)))
+        said = asyncio.run(work(Manner(archive, follow_link, progress)))
     if not quiet:
         print(said, file=sys.stderr)
 
 
-def _check_streams(origin: "Operand", goal: "Operand") -> None:
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """One side of a copy."""
+
+    container: str
+    """Its name; empty for the host."""
+    path: str
+
+    @property
+    def is_stream(self) -> bool:
+        """A tar on stdin or stdout."""
+        return not self.container and self.path == "-"
+
+
+class Manner(NamedTuple):
+    """How to copy, as the SDK has it."""
+
+    archive: bool
+    follow: bool
+    progress: "Progress"
+
+
+def parse_operand(text: str) -> Operand:
+    """``CONTAINER:PATH``, or a path of the host: one that begins with ``/`` or ``.``, or has no colon."""
+    container, colon, path = text.partition(":")
+    if not colon or text.startswith(("/", ".")):
+        return Operand("", text)
+    if not container:
+        raise ConfigError(f"{text!r} names no container", hint="write CONTAINER:PATH, or ./:PATH")
+    return Operand(container, path)
+
+
+def _check_streams(origin: Operand, goal: Operand) -> None:
     if origin.is_stream and sys.stdin.isatty():
         raise ConfigError("stdin is a terminal", hint="pipe a tar archive into the command")
     if goal.is_stream:
@@ -88,23 +115,20 @@ def _refuse_terminal() -> None:
         )
 
 
-async def _copy_to(files: "Files", origin: "Operand", goal: "Operand", manner: "Manner") -> str:
-    from woodlot.container.copy import copy_tar_to, copy_to
-
+async def _copy_to(found: "Container", origin: Operand, goal: Operand, manner: Manner) -> str:
     if origin.is_stream:
-        sent = await copy_tar_to(files, _stdin(), goal.path, manner)
+        sent = await found.put_tar(_stdin(), goal.path, progress=manner.progress)
     else:
-        sent = await copy_to(files, origin.path, goal.path, manner)
+        sent = await found.put_from(origin.path, goal.path, **manner._asdict())
     return f"copied {format_size(sent)} to {goal.container}:{goal.path}"
 
 
-async def _copy_from(files: "Files", origin: "Operand", goal: "Operand", manner: "Manner") -> str:
-    from woodlot.container.copy import copy_from, read_tar
-
+async def _copy_from(found: "Container", origin: Operand, goal: Operand, manner: Manner) -> str:
     if goal.is_stream:
-        sent = await _write_out(read_tar(files, origin.path, manner), sys.stdout.fileno())
+        tar = found.get_tar(origin.path, follow=manner.follow, progress=manner.progress)
+        sent = await _write_out(tar, sys.stdout.fileno())
         return f"copied {format_size(sent)} from {origin.container}:{origin.path}"
-    done = await copy_from(files, origin.path, goal.path, manner)
+    done = await found.get_to(origin.path, goal.path, **manner._asdict())
     for name in done.left_out:
         print(f"left out: {name}, a device or a pipe", file=sys.stderr)
     return f"copied {format_size(done.bytes)} to {goal.path}"
@@ -171,15 +195,11 @@ def export(app: "App", container: str, *, output: Path | None) -> None:
 
     The processes of a container that runs stand still meanwhile.
     """
-    from woodlot.container.files import reach
-    from woodlot.container.lifecycle import find
-
     if output is None:
         _refuse_terminal()
 
     async def work(fd: int) -> None:
-        async with reach(app.store, find(app.store, container)) as files:
-            await _write_out(files.export(), fd)
+        await _write_out(app.client.containers.get(container).export(), fd)
 
     if output is None:
         asyncio.run(work(sys.stdout.fileno()))
@@ -201,14 +221,9 @@ def export(app: "App", container: str, *, output: Path | None) -> None:
 @click.pass_obj
 def diff(app: "App", container: str) -> None:
     """Show where a container's root filesystem differs from its image: A added, C changed, D deleted."""
-    from woodlot.container.files import reach
-    from woodlot.container.lifecycle import find
 
     async def work() -> None:
-        async with (
-            reach(app.store, find(app.store, container)) as files,
-            aclosing(files.diff()) as changes,
-        ):
+        async with aclosing(app.client.containers.get(container).diff()) as changes:
             async for change in changes:
                 print(change.kind.value, _show(change.path))
 

@@ -1,5 +1,6 @@
 """``container system df``: what everything takes on the disk."""
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import click
@@ -9,8 +10,8 @@ from woodlot.cli.output import print_table
 from woodlot.units import format_size
 
 if TYPE_CHECKING:
+    from woodlot.aio import Usage
     from woodlot.cli.app import App
-    from woodlot.container.disk_usage import Usage
 
 _TITLES = {
     "images": "Images",
@@ -28,9 +29,7 @@ _TITLES = {
 @click.pass_obj
 def df(app: "App", *, verbose: bool, style: str | Custom) -> None:
     """Show what everything takes on the disk, and what of it nothing needs."""
-    from woodlot.container.disk_usage import measure
-
-    measured = measure(app.store)
+    measured = asyncio.run(app.client.system.df())
     kinds: list[tuple[str, Usage]] = [(name, getattr(measured, name)) for name in _TITLES]
     if style in {"json", "yaml"}:
         show_one({name: _describe(usage, verbose=verbose) for name, usage in kinds}, style)

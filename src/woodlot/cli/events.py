@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+from woodlot.aio.client import EVENT_FILTERS
 from woodlot.cli.listing import Custom, FormatType, filter_option, show_one
-from woodlot.store.events import KEYS, build_test
 from woodlot.units import parse_moment
 
 if TYPE_CHECKING:
+    from woodlot.aio import Event
     from woodlot.cli.app import App
-    from woodlot.store.events import Event
 
 
 @click.command()
-@filter_option(*KEYS)
+@filter_option(*EVENT_FILTERS)
 @click.option("--since", metavar="TIME", help="Also what happened from then on.")
 @click.option("--until", metavar="TIME", help="Up to then; in place of going on for ever.")
 @click.option(
@@ -37,15 +37,17 @@ def events(
     style: str | Custom | None,
 ) -> None:
     """Show what happens to containers, images, networks and volumes, as it happens."""
-    meets, now = build_test(conditions), time.time()
-    since_ns = round(parse_moment(since, now) * 1e9) if since else None
-    until_ns = round(parse_moment(until, now) * 1e9) if until else None
+    now = time.time()
+    happening = app.client.events(
+        since=parse_moment(since, now) if since else None,
+        until=parse_moment(until, now) if until else None,
+        filters=conditions,
+    )
 
     async def follow() -> None:
-        async with aclosing(app.store.events.follow(since_ns, until_ns)) as happening:
+        async with aclosing(happening):
             async for event in happening:
-                if meets(event):
-                    _show(event, style)
+                _show(event, style)
 
     asyncio.run(follow())
 

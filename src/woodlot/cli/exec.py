@@ -1,7 +1,7 @@
 """``container exec``."""
 
+import asyncio
 import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from woodlot.cli import completion
-from woodlot.container import options
-from woodlot.container.spec import ExecSpec
-from woodlot.errors import ConfigError, StateError
+from woodlot.errors import ConfigError
 
 if TYPE_CHECKING:
     from woodlot.cli.app import App
@@ -50,40 +48,18 @@ def exec_command(
     workdir: str | None,
 ) -> int:
     """Run one more process in a running container."""
-    from woodlot.container.lifecycle import find
-    from woodlot.container.state import Running
-
     if tty and interactive and not detach and not os.isatty(0):
         raise ConfigError(
             "the input device is not a terminal", hint="leave out -t, or run it in a terminal"
         )
-    if workdir is not None and not workdir.startswith("/"):
-        raise ConfigError(f"--workdir must be an absolute path, not {workdir!r}")
-    variables: dict[str, str | None] = {}
-    for path in env_files:
-        variables |= options.read_env_file(path, environ=os.environ)
-    variables |= options.parse_env(env, environ=os.environ)
-    spec = ExecSpec(
-        id=secrets.token_hex(8),
-        args=tuple(command),
-        env=tuple(
-            name if value is None else f"{name}={value}" for name, value in variables.items()
-        ),
-        cwd=workdir or "",
-        user=user or "",
-        tty=tty,
-        stdin=interactive and not detach,
-    )
-    found = find(app.store, container)
-    if not isinstance(found.state, Running):
-        raise StateError(
-            f"container {found.spec.name} is not running",
-            hint=f"container start {found.spec.name}",
-        )
-    from woodlot.cli.attach import exec_detached, exec_foreground
-
-    socket_path = app.paths.sockets(found.spec.id) / "s.sock"
+    found = app.client.containers.get(container)
+    options: Any = {"tty": tty, "env": env, "env_files": env_files, "cwd": workdir, "user": user}
     if detach:
-        exec_detached(socket_path, spec)
+        asyncio.run(found.exec_detached(command, **options))
         return 0
-    return exec_foreground(socket_path, spec)
+    from woodlot.cli.attach import exec_foreground, window_of
+
+    opened = found.stream(
+        command, stdin=interactive, window=window_of(tty=tty), started=False, **options
+    )
+    return exec_foreground(opened, tty=tty, stdin=interactive)

@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+import platform
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from woodlot.aio.images import FILTERS, PRUNE_FILTERS
 from woodlot.cli import completion
 from woodlot.cli.groups import Group
 from woodlot.cli.listing import Form, View, inspect_option, list_options, show, show_inspected
@@ -15,31 +17,15 @@ from woodlot.cli.output import print_table
 from woodlot.cli.progress import KINDS, make_progress
 from woodlot.cli.pruning import print_reclaimed, prune_options
 from woodlot.errors import ErrorCode, WoodlotError
-from woodlot.image.selection import KEYS, PRUNE_KEYS
 from woodlot.units import format_size, format_time
 
 if TYPE_CHECKING:
+    from woodlot.aio import LocalImage
+    from woodlot.aio.images import Scheme
+    from woodlot.cli.app import App
     from woodlot.cli.listing import Custom, Fields
-    from woodlot.image.image import LocalImage
-    from woodlot.oci.platform import Platform
-    from woodlot.paths import Paths
-    from woodlot.store.store import Store
 
 F = TypeVar("F", bound=Callable[..., object])
-
-
-class Context(Protocol):
-    """What the app hands to its commands."""
-
-    @property
-    def store(self) -> "Store":
-        """The store to use."""
-        ...
-
-    @property
-    def paths(self) -> "Paths":
-        """Where it is."""
-        ...
 
 
 def platform_options(command: F) -> F:
@@ -76,23 +62,13 @@ def fetch_options(command: F) -> F:
     return command
 
 
-def choose_platform(
-    platform: str | None, *, arch: str | None, system: str | None
-) -> "Platform | None":
+def choose_platform(chosen: str | None, *, arch: str | None, system: str | None) -> str | None:
     """The platform that the flags or ``CONTAINER_DEFAULT_PLATFORM`` ask for; None is the host's."""
-    from woodlot.oci.platform import host, make_platform, parse_platform
-
-    if platform:
-        return parse_platform(platform)
+    if chosen:
+        return chosen
     if arch or system:
-        # The architecture may come with its variant: arm/v7.
-        return (
-            parse_platform(f"{system or 'linux'}/{arch}")
-            if arch
-            else make_platform(system or "linux", host().architecture)
-        )
-    default = os.environ.get("CONTAINER_DEFAULT_PLATFORM")
-    return parse_platform(default) if default else None
+        return f"{system or 'linux'}/{arch or platform.machine()}"
+    return os.environ.get("CONTAINER_DEFAULT_PLATFORM")
 
 
 @click.command()
@@ -101,24 +77,21 @@ def choose_platform(
 @fetch_options
 @click.pass_obj
 def pull(
-    context: Context,
+    app: "App",
     reference: str,
     *,
     platform: str | None,
     arch: str | None,
     os: str | None,
-    scheme: str,
+    scheme: "Scheme",
     progress: str,
     max_concurrent_downloads: int | None,
 ) -> None:
     """Fetch an image and make it ready to run."""
-    from woodlot.image.pull import pull as pull_image
-
     wanted = choose_platform(platform, arch=arch, system=os)
     with make_progress(progress) as drawn:
         image = asyncio.run(
-            pull_image(
-                context.store,
+            app.client.images.pull(
                 reference,
                 platform=wanted,
                 scheme=scheme,
@@ -131,16 +104,13 @@ def pull(
 
 @click.command("list")
 @click.option("-v", "--verbose", is_flag=True, help="All columns, a row for each platform.")
-@list_options(*KEYS)
+@list_options(*FILTERS)
 @click.pass_obj
-def list_command(context: Context, *, verbose: bool, form: Form) -> None:
+def list_command(app: "App", *, verbose: bool, form: Form) -> None:
     """List the images that are here."""
-    from woodlot.image.image import inspect
-    from woodlot.image.selection import select
-
     if form.quiet and verbose:
         raise click.UsageError("--quiet and --verbose exclude each other")
-    found = select(context.store, form.conditions)
+    found = app.client.images.list(filters=form.conditions)
     if verbose and form.style == "table":
         print_table(_WIDE, [row for image in found for row in _wide_rows(image)])
         return
@@ -148,7 +118,7 @@ def list_command(context: Context, *, verbose: bool, form: Form) -> None:
     def fields() -> "Fields[LocalImage]":
         from woodlot.cli.fields import image
 
-        return image.listed(context.store, truncate=form.truncate)
+        return image.listed(app.client, truncate=form.truncate)
 
     view: View[LocalImage] = View(
         header=("NAME", "TAG", "DIGEST"),
@@ -158,7 +128,7 @@ def list_command(context: Context, *, verbose: bool, form: Form) -> None:
             _short(one) if form.truncate else one.record.digest,
         ),
         name=lambda one: one.reference.familiar,
-        describe=lambda one: inspect(context.store, one),
+        describe=app.client.images.inspect,
         fields=fields,
         headings={"ID": "IMAGE ID", "CreatedSince": "CREATED"},
     )
@@ -169,19 +139,16 @@ def list_command(context: Context, *, verbose: bool, form: Form) -> None:
 @click.argument("references", nargs=-1, required=True, shell_complete=completion.images)
 @inspect_option
 @click.pass_obj
-def inspect_command(
-    context: Context, references: Sequence[str], *, style: "str | Custom | None"
-) -> None:
+def inspect_command(app: "App", references: Sequence[str], *, style: "str | Custom | None") -> None:
     """Show everything about images, as a JSON array unless asked otherwise."""
-    from woodlot.image.image import find_image, inspect
+    images = app.client.images
 
     def fields() -> "Fields[LocalImage]":
         from woodlot.cli.fields import image
 
-        return image.inspected(context.store)
+        return image.inspected(app.client)
 
-    found = [find_image(context.store, name) for name in references]
-    show_inspected(found, lambda one: inspect(context.store, one), style, fields)
+    show_inspected([images.get(name) for name in references], images.inspect, style, fields)
 
 
 @click.command("delete")
@@ -191,25 +158,22 @@ def inspect_command(
     "-f", "--force", is_flag=True, help="Ignore missing ones, and stopped containers that use them."
 )
 @click.pass_obj
-def delete_command(
-    context: Context, references: Sequence[str], *, every: bool, force: bool
-) -> None:
+def delete_command(app: "App", references: Sequence[str], *, every: bool, force: bool) -> None:
     """Delete images, and free the space that nothing else needs."""
-    from woodlot.image.collect import delete, sweep
-
     if every == bool(references):
         raise click.UsageError("name images, or give --all, but not both")
-    names = [record.reference for record in context.store.images.list()] if every else references
+    images = app.client.images
+    names = images.names() if every else references
     failures: list[WoodlotError] = []
     for name in dict.fromkeys(names):
         try:
-            click.echo(str(delete(context.store, name, force=force)))
+            click.echo(asyncio.run(images.delete(name, force=force, sweep=False)))
         except WoodlotError as error:
             if not (force and error.code is ErrorCode.NOT_FOUND) and not (
                 every and error.code is ErrorCode.INVALID_STATE
             ):
                 failures.append(error)
-    swept = sweep(context.store)
+    swept = asyncio.run(images.sweep())
     if swept is None:
         click.echo("Space is reclaimed later: an image is being pulled or used now", err=True)
     elif swept.bytes_freed:
@@ -225,15 +189,11 @@ def delete_command(
 
 @click.command("prune")
 @click.option("-a", "--all", "every", is_flag=True, help="All images that no container uses.")
-@prune_options(*PRUNE_KEYS, what="what no image with a name and no container needs")
+@prune_options(*PRUNE_FILTERS, what="what no image with a name and no container needs")
 @click.pass_obj
-def prune_command(
-    context: Context, *, every: bool, conditions: Mapping[str, Sequence[str]]
-) -> None:
+def prune_command(app: "App", *, every: bool, conditions: Mapping[str, Sequence[str]]) -> None:
     """Free the space that no image with a name and no container needs."""
-    from woodlot.container.prune import prune_images
-
-    pruned = prune_images(context.store, conditions, every=every)
+    pruned = asyncio.run(app.client.images.prune(filters=conditions, all=every))
     for name in pruned.images:
         click.echo(name)
     print_reclaimed(pruned)
@@ -264,9 +224,7 @@ _WIDE = (
 
 
 def _short(image: "LocalImage") -> str:
-    from woodlot.oci.digest import short
-
-    return short(image.record.digest)
+    return image.record.digest.rpartition(":")[2][:12]
 
 
 def _wide_rows(image: "LocalImage") -> list[tuple[str, ...]]:

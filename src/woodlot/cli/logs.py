@@ -3,22 +3,20 @@
 import asyncio
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
-from pathlib import Path
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import click
 
 from woodlot.cli import completion
-from woodlot.container.logs import LogReader, Record, parse_records
-from woodlot.errors import NotFoundError, StateError
+from woodlot.errors import NotFoundError
 from woodlot.units import parse_moment
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable, Sequence
+
+    from woodlot.aio import Container, Record
     from woodlot.cli.app import App
-    from woodlot.container.lifecycle import Container
 
 
 @click.command()
@@ -42,124 +40,49 @@ def logs(
     boot: bool,
 ) -> None:
     """Show what a container has printed: its stdout on stdout, its stderr on stderr."""
-    from woodlot.container.lifecycle import find
-
     count = _parse_tail(tail)
-    earliest = parse_time(since) if since else ""
-    latest = parse_time(until) if until else "~"
-    found = find(app.store, container)
-    directory = app.paths.container(found.spec.id)
+    now = time.time()
+    earliest = parse_moment(since, now) if since else None
+    latest = parse_moment(until, now) if until else None
+    found = app.client.containers.get(container)
     if boot:
-        _print_console(directory / "console.log", found)
-        return
-
-    def show(records: Iterable[Record]) -> None:
-        for one in records:
-            if earliest <= one.time <= latest:
-                _print(one, timestamps=timestamps)
-        sys.stdout.flush()
-
-    def last(records: Iterable[Record]) -> Iterable[Record]:
-        if count is None:
-            return records
-        return deque((one for one in records if earliest <= one.time <= latest), maxlen=count)
-
-    reader = LogReader(directory / "stdio.log")
-    try:
-        reader.open()
-        if not (follow and found.is_live):
-            show(last(reader.read()))
-            return
-        asyncio.run(_follow(app, found, reader, lambda records: show(last(records)), show))
-    finally:
-        reader.close()
+        _print_console(found)
+    elif follow:
+        asyncio.run(
+            _follow(
+                found.follow_log(tail=count, since=earliest, until=latest), timestamps=timestamps
+            )
+        )
+    else:
+        _show(found.log_records(tail=count, since=earliest, until=latest), timestamps=timestamps)
 
 
-async def _follow(
-    app: "App",
-    found: "Container",
-    reader: LogReader,
-    show_old: Callable[[Iterable[Record]], None],
-    show: Callable[[Iterable[Record]], None],
-) -> None:
-    """Show the log's files up to the moment the supervisor's stream begins, and then the stream until it ends.
-
-    One stream is one start of the container; if it is started again by its restart policy, there is another.
-    """
-    from woodlot.container.lifecycle import find
-
-    since = seen = ""
-
-    def noted(records: Iterable[Record]) -> Iterable[Record]:
-        nonlocal seen
-        for one in records:
-            seen = one.time
-            yield one
-
-    def unseen(records: Iterable[Record]) -> Iterable[Record]:
-        # A stream gives all that one start writes, and the next start writes later.
-        return noted(one for one in records if one.time > since)
-
-    def show_unseen(records: Iterable[Record]) -> None:
-        # `--tail` is about what there was before the first stream.
-        (show if since else show_old)(unseen(records))
-
-    def show_noted(records: Iterable[Record]) -> None:
-        show(noted(records))
-
-    while await _follow_once(app, found, reader, show_unseen, show_noted):
-        if found.spec.restart.name == "no" or not find(app.store, found.spec.id).is_live:
-            return
-        since = seen or "0"
-        reader.close()
-        reader.open()
-
-
-async def _follow_once(
-    app: "App",
-    found: "Container",
-    reader: LogReader,
-    show_old: Callable[[Iterable[Record]], None],
-    show: Callable[[Iterable[Record]], None],
-) -> bool:
-    """Follow one stream; whether it came to its end, and there may be another."""
-    from woodlot.container.client import Supervised
-
-    began = False
-    try:
-        async with (
-            Supervised(app.paths.sockets(found.spec.id) / "s.sock") as supervised,
-            supervised.follow() as (position, records),
-        ):
-            began = True
-            # It may have been rotated since.
-            reader.open()
+async def _follow(pieces: "AsyncGenerator[Sequence[Record]]", *, timestamps: bool) -> None:
+    async with aclosing(pieces):
+        async for piece in pieces:
             # In threads: a slow reader of ours must not keep Ctrl-C from being seen.
-            await asyncio.to_thread(show_old, reader.read(position))
-            async for piece in records:
-                await asyncio.to_thread(show, parse_records(piece))
-    except StateError:
-        # The supervisor is gone: killed, or done before we came, and then all it wrote is in the files.
-        if not began:
-            reader.open()
-            show_old(reader.read())
-        return False
-    return True
+            await asyncio.to_thread(_show, piece, timestamps=timestamps)
 
 
-def _print(line: Record, *, timestamps: bool) -> None:
+def _show(records: "Iterable[Record]", *, timestamps: bool) -> None:
+    for one in records:
+        _print(one, timestamps=timestamps)
+    sys.stdout.flush()
+
+
+def _print(line: "Record", *, timestamps: bool) -> None:
     stream = sys.stderr if line.stream == "stderr" else sys.stdout
     text = f"{line.time} {line.text}" if timestamps else line.text
     stream.buffer.write(text.encode("utf-8", "surrogateescape"))
 
 
-def _print_console(path: Path, found: "Container") -> None:
+def _print_console(found: "Container") -> None:
     try:
-        with path.open("rb") as file:
+        with found.boot_log.open("rb") as file:
             while data := file.read(1 << 16):
                 sys.stdout.buffer.write(data)
     except FileNotFoundError:
-        raise NotFoundError(f"container {found.spec.name} has not been started") from None
+        raise NotFoundError(f"container {found.name} has not been started") from None
 
 
 def _parse_tail(text: str) -> int | None:
@@ -170,18 +93,3 @@ def _parse_tail(text: str) -> int | None:
     except ValueError:
         raise click.UsageError(f"--tail takes a number or all, not {text!r}") from None
     return None if count < 0 else count
-
-
-def parse_time(text: str) -> str:
-    """A moment as the log writes it, from an age, a date or seconds since 1970.
-
-    Raises:
-        ConfigError: It is none of these.
-    """
-    return _format(parse_moment(text, time.time()))
-
-
-def _format(seconds: float) -> str:
-    whole, part = divmod(seconds, 1)
-    moment = datetime.fromtimestamp(whole, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{round(part * 1e9) % 10**9:09d}Z"

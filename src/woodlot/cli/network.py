@@ -6,19 +6,20 @@ from typing import TYPE_CHECKING
 
 import click
 
+from woodlot.aio.networks import FILTERS, PRUNE_FILTERS
 from woodlot.cli import completion
 from woodlot.cli.groups import Group
 from woodlot.cli.listing import Form, View, inspect_option, list_options, show, show_inspected
 from woodlot.cli.output import raise_all
 from woodlot.cli.pruning import prune_options
 from woodlot.errors import ConfigError, NotFoundError, StateError, WoodlotError
-from woodlot.network.selection import KEYS, PRUNE_KEYS
 from woodlot.units import format_time
 
 if TYPE_CHECKING:
+    from woodlot.aio import Network
+    from woodlot.aio.networks import Driver
     from woodlot.cli.app import App
     from woodlot.cli.listing import Custom, Fields
-    from woodlot.network.network import Network
 
 
 @click.group(cls=Group)
@@ -60,35 +61,28 @@ def create(
     subnet_v6: str | None,
     internal: bool,
     egress: Sequence[str],
-    driver: str,
+    driver: "Driver",
     labels: Sequence[str],
 ) -> None:
     """Make a network and print its name."""
-    from woodlot.container.options import parse_labels
-    from woodlot.network.egress import join
-    from woodlot.network.network import Driver
-    from woodlot.network.network import create as create_network
-
-    made = create_network(
-        app.store,
+    made = app.client.networks.create(
         name,
         subnet=subnet,
         ipv6=ipv6,
         subnet_v6=subnet_v6,
         internal=internal,
-        egress=join(egress) if egress else None,
-        driver=Driver(driver),
-        labels=parse_labels(labels),
+        egress=egress,
+        driver=driver,
+        labels=labels,
     )
     print(made.name)
 
 
 @network.command("list")
-@list_options(*KEYS)
+@list_options(*FILTERS)
 @click.pass_obj
 def list_command(app: "App", *, form: Form) -> None:
     """List networks (ls)."""
-    from woodlot.network.selection import select
 
     def fields() -> "Fields[Network]":
         from woodlot.cli.fields import network as of_network
@@ -109,7 +103,7 @@ def list_command(app: "App", *, form: Form) -> None:
         fields=fields,
         headings={"ID": "NETWORK ID"},
     )
-    show(view, select(app.store, form.conditions), form)
+    show(view, app.client.networks.list(filters=form.conditions), form)
 
 
 @network.command()
@@ -118,14 +112,13 @@ def list_command(app: "App", *, form: Form) -> None:
 @click.pass_obj
 def inspect(app: "App", names: Sequence[str], *, style: "str | Custom | None") -> None:
     """Show all of networks, and who is attached, as a JSON array unless asked otherwise."""
-    from woodlot.network.network import find
 
     def fields() -> "Fields[Network]":
         from woodlot.cli.fields import network as of_network
 
         return of_network.inspected()
 
-    found = [find(app.store, name) for name in dict.fromkeys(names)]
+    found = [app.client.networks.get(name) for name in dict.fromkeys(names)]
     show_inspected(
         found, lambda one: _describe(app, one) | {"containers": _members(app, one)}, style, fields
     )
@@ -136,13 +129,10 @@ def inspect(app: "App", names: Sequence[str], *, style: "str | Custom | None") -
 @click.pass_obj
 def delete_command(app: "App", names: Sequence[str]) -> None:
     """Delete networks to which no container is attached (rm)."""
-    from woodlot.network import remove
-    from woodlot.network.network import find
-
     failures: list[WoodlotError] = []
     for name in dict.fromkeys(names):
         try:
-            asyncio.run(remove.delete(app.store, find(app.store, name)))
+            asyncio.run(app.client.networks.delete(name))
         except WoodlotError as error:
             failures.append(error)
         else:
@@ -151,13 +141,11 @@ def delete_command(app: "App", names: Sequence[str]) -> None:
 
 
 @network.command()
-@prune_options(*PRUNE_KEYS, what="all networks that no container names")
+@prune_options(*PRUNE_FILTERS, what="all networks that no container names")
 @click.pass_obj
 def prune(app: "App", *, conditions: Mapping[str, Sequence[str]]) -> None:
     """Delete the networks that no container names, running or stopped."""
-    from woodlot.container.prune import prune_networks
-
-    for name in asyncio.run(prune_networks(app.store, conditions)).networks:
+    for name in asyncio.run(app.client.networks.prune(filters=conditions)).networks:
         print(name)
 
 
@@ -167,13 +155,12 @@ def prune(app: "App", *, conditions: Mapping[str, Sequence[str]]) -> None:
 @click.pass_obj
 def port(app: "App", container: str, *, wanted: str | None) -> None:
     """Show where ports of a container are published."""
-    from woodlot.container import state
-    from woodlot.container.lifecycle import find
+    from woodlot.aio import state
 
-    found = find(app.store, container)
+    found = app.client.containers.get(container)
     if not isinstance(found.state, state.Running):
         raise StateError(
-            f"container {found.spec.name} is not running", hint="its ports are open while it runs"
+            f"container {found.name} is not running", hint="its ports are open while it runs"
         )
     number, _, protocol = (wanted or "").partition("/")
     if wanted and not number.isdecimal():
@@ -187,15 +174,13 @@ def port(app: "App", container: str, *, wanted: str | None) -> None:
         or (one["container_port"], one["protocol"]) == (int(number), protocol or "tcp")
     ]
     if wanted and not ports:
-        raise NotFoundError(f"container {found.spec.name} does not publish port {wanted}")
+        raise NotFoundError(f"container {found.name} does not publish port {wanted}")
     for one in ports:
         lead = "" if wanted else f"{one['container_port']}/{one['protocol']} -> "
         print(f"{lead}{show_address(one)}")
 
 
 def _members(app: "App", found: "Network") -> list[dict[str, object]]:
-    from woodlot.network import switch
-
     return [
         {
             "id": member.container_id,
@@ -208,14 +193,12 @@ def _members(app: "App", found: "Network") -> list[dict[str, object]]:
             "framesDropped": member.frames_dropped,
             "egressRefused": member.egress_refused,
         }
-        for member in asyncio.run(switch.members(app.paths, found))
+        for member in asyncio.run(app.client.networks.members(found))
     ]
 
 
 def _state(app: "App", found: "Network") -> str:
-    from woodlot.network.switch import is_running
-
-    return "running" if is_running(app.paths, found) else "idle"
+    return "running" if app.client.networks.is_running(found) else "idle"
 
 
 def _describe(app: "App", found: "Network") -> dict[str, object]:

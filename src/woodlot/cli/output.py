@@ -46,8 +46,8 @@ def print_yaml(value: object) -> None:
 
 
 def raise_all(failures: Sequence[WoodlotError]) -> None:
-    """Raise what failed for some of several objects: the error itself if there is one, else all messages in one."""
-    if len(failures) == 1:
+    """Raise what failed for some of several objects: the error itself if all are one, else all messages in one."""
+    if len({error.message for error in failures}) == 1:
         raise failures[0]
     if failures:
         raise WoodlotError("\n".join(error.message for error in failures))

@@ -13,8 +13,8 @@ from woodlot.errors import StateError
 from woodlot.units import format_size
 
 if TYPE_CHECKING:
+    from woodlot.aio import Pruned
     from woodlot.cli.app import App
-    from woodlot.container.prune import Pruned
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -74,10 +74,8 @@ def system_prune(
     app: "App", *, every_image: bool, volumes: bool, conditions: Mapping[str, Sequence[str]]
 ) -> None:
     """Delete what nothing uses: stopped containers, networks, what is left of images, and old templates."""
-    from woodlot.container.prune import prune_everything
-
     pruned = asyncio.run(
-        prune_everything(app.store, conditions, every_image=every_image, volumes=volumes)
+        app.client.system.prune(filters=conditions, images=every_image, volumes=volumes)
     )
     for kind in ("containers", "networks", "volumes", "images", "templates"):
         names: Sequence[str] = getattr(pruned, kind)

@@ -14,14 +14,12 @@ from woodlot import trace
 from woodlot.cli import completion
 from woodlot.cli.image import choose_platform, fetch_options, platform_options
 from woodlot.cli.progress import make_progress
-from woodlot.container.create import Request
-from woodlot.container.health import HealthRequest
 from woodlot.errors import ConfigError, WoodlotError
-from woodlot.oci.platform import Platform
 
 if TYPE_CHECKING:
+    from woodlot.aio import Prepared, Request
+    from woodlot.aio.images import Scheme
     from woodlot.cli.app import App
-    from woodlot.container.begin import Prepared
 
 MANY: dict[str, Any] = {"multiple": True, "default": ()}
 
@@ -177,7 +175,7 @@ def run(
         _check_terminal(request, detach=detach)
         with trace.span("image, kernel, accelerator"):
             prepared = _prepare(app, image, request, fetching)
-        return _run(app, prepared, request, detach=detach, cidfile=fetching.cidfile)
+        return _run(app, prepared, detach=detach, cidfile=fetching.cidfile)
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -193,12 +191,10 @@ def create(
     with _ending_with_125():
         request, fetching = _parse(asked)
         prepared = _prepare(app, image, request, fetching)
-        from woodlot.container import begin
-
-        spec = begin.create(app.store, prepared, request)
+        made = app.client.containers.record(prepared)
         if fetching.cidfile is not None:
-            fetching.cidfile.write_text(spec.id)
-        click.echo(spec.id)
+            fetching.cidfile.write_text(made.id)
+        click.echo(made.id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,13 +202,15 @@ class _Fetching:
     """What is asked for that is no part of the container."""
 
     cidfile: Path | None
-    platform: Platform | None
-    scheme: str
+    platform: str | None
+    scheme: "Scheme"
     progress: str
     max_concurrent: int | None
 
 
-def _parse(asked: dict[str, Any]) -> tuple[Request, _Fetching]:
+def _parse(asked: dict[str, Any]) -> "tuple[Request, _Fetching]":
+    from woodlot.aio import HealthRequest, Request
+
     fetching = _Fetching(
         cidfile=asked.pop("cidfile"),
         platform=choose_platform(
@@ -238,13 +236,10 @@ def _parse(asked: dict[str, Any]) -> tuple[Request, _Fetching]:
     return request, fetching
 
 
-def _prepare(app: "App", image: str, request: Request, fetching: _Fetching) -> "Prepared":
-    from woodlot.container.begin import prepare
-
+def _prepare(app: "App", image: str, request: "Request", fetching: _Fetching) -> "Prepared":
     with make_progress(fetching.progress) as drawn:
         return asyncio.run(
-            prepare(
-                app.store,
+            app.client.containers.prepare(
                 image,
                 request,
                 platform=fetching.platform,
@@ -265,39 +260,29 @@ def _ending_with_125() -> Generator[None]:
         raise
 
 
-def _run(
-    app: "App", prepared: "Prepared", request: Request, *, detach: bool, cidfile: Path | None
-) -> int:
-    from woodlot.container.begin import begin, forget
-
+def _run(app: "App", prepared: "Prepared", *, detach: bool, cidfile: Path | None) -> int:
     with trace.span("record and fork"):
-        spec, lifeline = begin(app.store, prepared, request)
+        starting = app.client.containers.begin(prepared)
+    container = starting.container
     if cidfile is not None:
-        cidfile.write_text(spec.id)
-    # After the fork, which is for a process without gRPC in it.
-    with trace.span("load gRPC"):
-        from woodlot.cli.attach import run_foreground, start_detached
-        from woodlot.container.lifeline import wait_ready
-
+        cidfile.write_text(container.id)
     try:
-        with trace.span("wait for the supervisor"):
-            wait_ready(lifeline)
-        socket_path = app.paths.sockets(spec.id) / "s.sock"
+        starting.wait()
         if detach:
-            start_detached(socket_path)
-            click.echo(spec.id)
+            asyncio.run(starting.start())
+            click.echo(container.id)
             return 0
-        console_log = app.paths.container(spec.id) / "console.log"
-        return run_foreground(
-            socket_path, spec, console_log=console_log, owner=True, stdin=spec.process.stdin
-        )
+        from woodlot.cli.attach import run_foreground, window_of
+
+        process = container.spec.process
+        opened = starting.attach(owner=True, stdin=process.stdin, window=window_of(tty=process.tty))
+        return run_foreground(opened, container, stdin=process.stdin)
     except WoodlotError:
-        lifeline.close()
-        forget(app.store, spec)
+        starting.forget()
         raise
 
 
-def _check_terminal(request: Request, *, detach: bool) -> None:
+def _check_terminal(request: "Request", *, detach: bool) -> None:
     if request.tty and request.interactive and not detach and not os.isatty(0):
         raise ConfigError(
             "the input device is not a terminal",

@@ -16,12 +16,11 @@ from woodlot.cli.listing import Custom, Form, View, format_option, show
 from woodlot.units import format_size
 
 if TYPE_CHECKING:
+    from woodlot.aio import Container, Reading, Stats
     from woodlot.cli.app import App
-    from woodlot.container.lifecycle import Container
-    from woodlot.container.meter import Reading
-    from woodlot.container.usage import Stats
 
     Find = Callable[[], list[Container]]
+    Sampled = Reading[Container]
 
 _INTERVAL_S = 1.0
 # How far apart the two samples are that tell how busy a processor is.
@@ -75,18 +74,14 @@ def stats(
 
 
 async def _show_counters(app: "App", find: "Find", form: Form) -> None:
-    from woodlot.container.meter import Meter
-
-    async with Meter(app.paths) as meter:
+    async with app.client.containers.meter() as meter:
         show(_view(form), await meter.read(find()), form)
 
 
 async def _show(app: "App", find: "Find", form: Form, *, once: bool) -> None:
-    from woodlot.container.meter import Meter
-
     redraw = sys.stdout.isatty() and not once
     view = _view(form)
-    async with Meter(app.paths) as meter:
+    async with app.client.containers.meter() as meter:
         if any(one.stats for one in await meter.read(find())):
             await asyncio.sleep(_APART_S)
         while True:
@@ -105,7 +100,7 @@ async def _show(app: "App", find: "Find", form: Form, *, once: bool) -> None:
             await asyncio.sleep(_INTERVAL_S)
 
 
-def _view(form: Form) -> "View[Reading]":
+def _view(form: Form) -> "View[Sampled]":
     return View(
         header=_HEADER,
         row=lambda reading: [cell(reading) for cell in _cells(truncate=form.truncate).values()],
@@ -126,15 +121,12 @@ def _finder(app: "App", containers: Sequence[str], *, everything: bool) -> "Find
     Raises:
         NotFoundError: One that was named is not there.
     """
-    from woodlot.container.lifecycle import find, find_all
-
-    named = {find(app.store, key).spec.id for key in containers}
+    known = app.client.containers
+    named = {known.get(key).id for key in containers}
 
     def found() -> "list[Container]":
         return [
-            one
-            for one in find_all(app.store)
-            if (one.spec.id in named if named else everything or one.is_live)
+            one for one in known.list() if (one.id in named if named else everything or one.is_live)
         ]
 
     return found
@@ -146,7 +138,7 @@ def _frame(lines: Sequence[str], columns: int, rows: int) -> str:
     return "".join([_HOME, *shown, _BELOW])
 
 
-def _cells(*, truncate: bool) -> "Mapping[str, Callable[[Reading], str]]":
+def _cells(*, truncate: bool) -> "Mapping[str, Callable[[Sampled], str]]":
     """The columns of the table, by the names that Docker's templates have for them."""
     return {
         "ID": lambda one: short_id(one.container.spec.id, truncate=truncate),
@@ -177,11 +169,11 @@ def _cells(*, truncate: bool) -> "Mapping[str, Callable[[Reading], str]]":
     }
 
 
-def _known(cell: "Callable[[Stats], str]") -> "Callable[[Reading], str]":
+def _known(cell: "Callable[[Stats], str]") -> "Callable[[Sampled], str]":
     return lambda one: _UNKNOWN if one.stats is None else cell(one.stats)
 
 
-def _describe(reading: "Reading") -> dict[str, object]:
+def _describe(reading: "Sampled") -> dict[str, object]:
     """With Apple's names, where there are any."""
     spec, found = reading.container.spec, reading.stats
     return {

@@ -5,7 +5,7 @@ import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import click
 
@@ -22,18 +22,9 @@ from woodlot.cli.trace import trace_command
 from woodlot.errors import WoodlotError
 
 if TYPE_CHECKING:
+    from woodlot.aio import Kernel
+    from woodlot.cli.app import App
     from woodlot.cli.listing import Custom
-    from woodlot.kernel.catalog import Kernel
-    from woodlot.paths import Paths
-
-
-class Context(Protocol):
-    """What the app hands to its commands."""
-
-    @property
-    def paths(self) -> "Paths":
-        """The installation."""
-        ...
 
 
 @click.group()
@@ -45,21 +36,19 @@ def system() -> None:
 @format_option()
 @click.option("--progress", type=click.Choice(KINDS), default="auto", help="How progress is drawn.")
 @click.pass_obj
-def status(context: Context, *, style: "str | Custom", progress: str) -> None:
+def status(app: "App", *, style: "str | Custom", progress: str) -> None:
     """Tell which accelerator is used and why, the kernel, and where the data is."""
-    from woodlot.container.boot import accelerator, guest_kernel
-
+    client = app.client
     fields: dict[str, object] = {"version": _own_version()}
     try:
-        fields["qemu"] = _qemu_version()
+        fields["qemu"] = client.system.qemu_version()
         with make_progress(progress) as drawn:
-            kernel, _ = asyncio.run(guest_kernel(context.paths, drawn))
-            choice = asyncio.run(accelerator(context.paths, drawn))
-        fields["kernel"] = kernel.name
-        fields["kernelOrigin"] = kernel.origin
-        fields["accelerator"] = choice.accelerator.value
-        fields["acceleratorReason"] = choice.reason
-        fields["acceleratorRemembered"] = choice.remembered
+            found = asyncio.run(client.system.status(progress=drawn))
+        fields["kernel"] = found.kernel.name
+        fields["kernelOrigin"] = found.kernel.origin
+        fields["accelerator"] = found.accelerator
+        fields["acceleratorReason"] = found.reason
+        fields["acceleratorRemembered"] = found.remembered
         fields["ready"] = True
     except WoodlotError as error:
         # What is missing is what somebody asks this for: an answer, not a failure.
@@ -67,18 +56,19 @@ def status(context: Context, *, style: "str | Custom", progress: str) -> None:
         fields["problem"] = error.message
         if error.hint:
             fields["hint"] = error.hint
-    fields["dataRoot"] = str(context.paths.data)
-    fields["runtimeRoot"] = str(context.paths.runtime)
+    fields["dataRoot"] = str(client.paths.data)
+    fields["runtimeRoot"] = str(client.paths.runtime)
     _show(fields, style)
 
 
 @system.command()
 @format_option()
-def version(*, style: "str | Custom") -> None:
+@click.pass_obj
+def version(app: "App", *, style: "str | Custom") -> None:
     """Show the versions of what is at work."""
     fields: dict[str, object] = {"woodlot": _own_version(), "python": platform.python_version()}
     try:
-        fields["qemu"] = _qemu_version()
+        fields["qemu"] = app.client.system.qemu_version()
     except WoodlotError as error:
         fields["qemu"] = f"none ({error.message})" if style == "table" else None
     _show(fields, style, header=("COMPONENT", "VERSION"))
@@ -102,15 +92,10 @@ def kernel() -> None:
 @kernel.command("list")
 @list_options()
 @click.pass_obj
-def list_command(context: Context, *, form: Form) -> None:
+def list_command(app: "App", *, form: Form) -> None:
     """List the kernels that are here."""
-    from woodlot.kernel import catalog
-
-    used = {
-        found.name
-        for arch in ("amd64", "arm64")
-        if (found := catalog.default_kernel(context.paths, arch)) is not None
-    }
+    kernels = app.client.system.kernels
+    used = {found.name for arch in ("amd64", "arm64") if (found := kernels.default(arch))}
     view: View[Kernel] = View(
         header=("NAME", "ARCH", "RELEASE", "MODULES", "ORIGIN", "DEFAULT"),
         row=lambda one: (
@@ -124,7 +109,7 @@ def list_command(context: Context, *, form: Form) -> None:
         name=lambda one: one.name,
         describe=lambda one: _describe(one, used=one.name in used),
     )
-    show(view, catalog.list_kernels(context.paths), form)
+    show(view, kernels.list(), form)
 
 
 @kernel.command("set")
@@ -139,7 +124,7 @@ def list_command(context: Context, *, form: Form) -> None:
 @click.option("--progress", type=click.Choice(KINDS), default="auto", help="How progress is drawn.")
 @click.pass_obj
 def set_command(
-    context: Context,
+    app: "App",
     name: str | None,
     *,
     binary: Path | None,
@@ -148,20 +133,16 @@ def set_command(
     progress: str,
 ) -> None:
     """Set the kernel that new containers get: NAME as listed, a file, or the recommended one."""
-    from woodlot.kernel import catalog, custom, debian
-
     if (name is not None) + (binary is not None) + recommended != 1:
         raise click.UsageError("give one of NAME, --binary PATH and --recommended")
-    wanted = catalog.parse_arch(arch) if arch else None
+    kernels = app.client.system.kernels
     if binary is not None:
-        chosen = custom.install_file(context.paths, binary, arch=wanted)
+        chosen = asyncio.run(kernels.install(binary, arch=arch))
     elif recommended:
         with make_progress(progress) as drawn:
-            chosen = debian.fetch(context.paths, wanted or catalog.host_arch(), drawn)
-        catalog.set_default(context.paths, chosen)
+            chosen = asyncio.run(kernels.fetch(arch=arch, progress=drawn))
     else:
-        chosen = catalog.load(context.paths, name or "")
-        catalog.set_default(context.paths, chosen)
+        chosen = kernels.set(name or "")
     click.echo(chosen.name)
 
 
@@ -175,14 +156,6 @@ def _describe(one: "Kernel", *, used: bool) -> Mapping[str, object]:
         "modules": [module.name for module in one.modules],
         "default": used,
     }
-
-
-def _qemu_version() -> str:
-    from woodlot.kernel.catalog import host_arch
-    from woodlot.vmm.base import Arch
-    from woodlot.vmm.qemu.machine import QemuVmm
-
-    return QemuVmm(Arch(host_arch())).version()
 
 
 def _own_version() -> str:

@@ -12,8 +12,8 @@ from woodlot.cli.pruning import force_option
 from woodlot.units import format_size, format_time
 
 if TYPE_CHECKING:
+    from woodlot.aio import Template
     from woodlot.cli.app import App
-    from woodlot.template.template import Template
 
 
 @click.group(cls=Group)
@@ -26,7 +26,6 @@ def template() -> None:
 @click.pass_obj
 def list_command(app: "App", *, form: Form) -> None:
     """List the templates, the last used first."""
-    from woodlot.template.template import list_templates
 
     def row(one: "Template") -> tuple[str, ...]:
         return (
@@ -45,7 +44,7 @@ def list_command(app: "App", *, form: Form) -> None:
         name=lambda one: one.id,
         describe=_describe,
     )
-    show(view, list_templates(app.paths), form)
+    show(view, app.client.system.templates.list(), form)
 
 
 @template.command("prune")
@@ -54,9 +53,7 @@ def list_command(app: "App", *, form: Form) -> None:
 @click.pass_obj
 def prune_command(app: "App", *, everything: bool) -> None:
     """Remove templates that nobody used for long; running containers go on."""
-    from woodlot.template.template import prune
-
-    for one in prune(app.paths, max_bytes=0 if everything else None):
+    for one in asyncio.run(app.client.system.templates.prune(all=everything)):
         click.echo(one.id)
 
 
@@ -78,22 +75,8 @@ def warm(app: "App") -> None:
 
 
 def _build(app: "App", *, cpus: float | None, memory: str | None, networks: int) -> None:
-    from woodlot.container.boot import plan_machine
-    from woodlot.container.create import choose_cpus, choose_memory
-    from woodlot.container.machine import ensure_template
-    from woodlot.vmm.base import Accelerator
-
-    plan = asyncio.run(plan_machine(app.paths))
-    made = asyncio.run(
-        ensure_template(
-            app.paths,
-            plan,
-            cpus=choose_cpus(cpus, emulated=plan.accelerator is Accelerator.TCG),
-            memory_bytes=choose_memory(memory),
-            networks=networks,
-        )
-    )
-    click.echo(made.id)
+    templates = app.client.system.templates
+    click.echo(asyncio.run(templates.build(cpus=cpus, memory=memory, networks=networks)).id)
 
 
 def _describe(one: "Template") -> Mapping[str, object]:

@@ -10,11 +10,11 @@ import click
 
 from woodlot.cli import completion
 from woodlot.cli.output import print_table
-from woodlot.errors import ConfigError, StateError
+from woodlot.errors import ConfigError
 
 if TYPE_CHECKING:
+    from woodlot.aio import RunningProcess
     from woodlot.cli.app import App
-    from woodlot.container.usage import RunningProcess
 
 # Device numbers, linux/Documentation/admin-guide/devices.txt.
 _PTY_MAJOR = 136
@@ -121,24 +121,13 @@ def top(app: "App", container: str, columns: Sequence[str]) -> None:
     COLUMNS are those of ps, as in `pid user args`, or the options -ef (as without any), -e, aux and -o pid,args. Process
     ids are those in the container.
     """
-    from woodlot.container.client import Supervised
-    from woodlot.container.lifecycle import find
-
     wanted = parse_columns(columns)
-    found = find(app.store, container)
-
-    async def ask() -> "tuple[Sequence[RunningProcess], int]":
-        async with Supervised(app.paths.sockets(found.spec.id) / "s.sock") as supervised:
-            answer = await supervised.top()
-        return answer.listed, answer.left_out
-
-    if not found.is_live:
-        raise StateError(f"container {found.spec.name} is not running")
-    listed, left_out = asyncio.run(ask())
-    rows = [Row(one, found.spec.memory_bytes, time.time()) for one in listed]
+    found = app.client.containers.get(container)
+    processes = asyncio.run(found.top())
+    rows = [Row(one, found.spec.memory_bytes, time.time()) for one in processes]
     print_table([name for name, _ in wanted], [[cell(row) for _, cell in wanted] for row in rows])
-    if left_out:
-        click.echo(f"{left_out} more are not shown", err=True)
+    if processes.left_out:
+        click.echo(f"{processes.left_out} more are not shown", err=True)
 
 
 def parse_columns(words: Sequence[str]) -> Sequence[tuple[str, Cell]]:

@@ -1,23 +1,25 @@
 """The group ``container volume``."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
+from woodlot.aio.volumes import FILTERS, PRUNE_FILTERS
 from woodlot.cli import completion
 from woodlot.cli.groups import Group
 from woodlot.cli.listing import Form, View, inspect_option, list_options, show, show_inspected
 from woodlot.cli.output import raise_all
 from woodlot.cli.pruning import print_reclaimed, prune_options
-from woodlot.errors import WoodlotError
+from woodlot.errors import ConfigError, WoodlotError
 from woodlot.units import format_size, format_time
-from woodlot.volume.selection import KEYS, PRUNE_KEYS
 
 if TYPE_CHECKING:
+    from woodlot.aio import Volume
+    from woodlot.aio.volumes import Kind
     from woodlot.cli.app import App
     from woodlot.cli.listing import Custom, Fields
-    from woodlot.volume.volume import Volume
 
 
 @click.command("create")
@@ -35,30 +37,40 @@ def create_command(
     A volume is a directory that several containers may use at once, or, with --opt type=block, a disk of its own that
     one container may write or several may read.
     """
-    from woodlot.container.lifecycle import new_id
-    from woodlot.container.options import parse_labels
-    from woodlot.volume.volume import create, parse_options
-
     kind, size = parse_options(options)
-    volume = create(
-        app.store,
-        name or new_id(),
-        kind=kind,
-        size=size,
-        labels=parse_labels(labels),
-        anonymous=name is None,
-    )
-    print(volume.name)
+    volumes = app.client.volumes
+    print(asyncio.run(volumes.create(name, kind=kind, size=size, labels=labels)).name)
+
+
+def parse_options(texts: Iterable[str]) -> "tuple[Kind, str | None]":
+    """Kind and size from ``type=directory|block`` and ``size=SIZE``, in one text or several.
+
+    Raises:
+        ConfigError: There is no such option.
+    """
+    found: dict[str, str] = {}
+    for text in (part for whole in texts for part in whole.split(",")):
+        name, equals, value = text.partition("=")
+        if name not in {"type", "size"} or not equals:
+            raise ConfigError(
+                f"--opt cannot be {text!r}", hint="type=directory, or type=block,size=10g"
+            )
+        if name in found:
+            raise ConfigError(f"--opt {name} is given twice")
+        found[name] = value
+    match found.get("type", "directory"):
+        case "directory" | "block" as kind:
+            return kind, found.get("size")
+        case kind:
+            raise ConfigError(f"--opt type cannot be {kind!r}", hint="directory or block")
 
 
 @click.command("list")
-@list_options(*KEYS)
+@list_options(*FILTERS)
 @click.pass_obj
 def list_command(app: "App", *, form: Form) -> None:
     """List volumes."""
-    from woodlot.store.disk import used_bytes
-    from woodlot.volume.selection import select
-    from woodlot.volume.volume import inspect
+    volumes = app.client.volumes
 
     def row(one: "Volume") -> tuple[str, ...]:
         size = one.record.size
@@ -66,24 +78,24 @@ def list_command(app: "App", *, form: Form) -> None:
             one.name,
             one.record.kind,
             format_size(size) if size else "",
-            format_size(used_bytes(one.directory)),
+            format_size(one.used_bytes),
             format_time(one.record.created_at.timestamp()),
         )
 
     def fields() -> "Fields[Volume]":
         from woodlot.cli.fields import volume
 
-        return volume.listed(app.store)
+        return volume.listed(volumes)
 
     view: View[Volume] = View(
         header=("NAME", "TYPE", "SIZE", "USED", "CREATED"),
         row=row,
         name=lambda one: one.name,
-        describe=lambda one: inspect(app.store, one),
+        describe=volumes.inspect,
         fields=fields,
         headings={"Name": "VOLUME NAME"},
     )
-    show(view, select(app.store, form.conditions), form)
+    show(view, volumes.list(filters=form.conditions), form)
 
 
 @click.command("inspect")
@@ -92,15 +104,14 @@ def list_command(app: "App", *, form: Form) -> None:
 @click.pass_obj
 def inspect_command(app: "App", names: Sequence[str], *, style: "str | Custom | None") -> None:
     """Show all of volumes, as a JSON array unless asked otherwise."""
-    from woodlot.volume.volume import find, inspect
+    volumes = app.client.volumes
 
     def fields() -> "Fields[Volume]":
         from woodlot.cli.fields import volume
 
         return volume.inspected()
 
-    found = [find(app.store, name) for name in names]
-    show_inspected(found, lambda one: inspect(app.store, one), style, fields)
+    show_inspected([volumes.get(name) for name in names], volumes.inspect, style, fields)
 
 
 @click.command("delete")
@@ -108,12 +119,10 @@ def inspect_command(app: "App", names: Sequence[str], *, style: "str | Custom | 
 @click.pass_obj
 def delete_command(app: "App", names: Sequence[str]) -> None:
     """Delete volumes and the files in them."""
-    from woodlot.volume.volume import delete
-
     failures: list[WoodlotError] = []
     for name in dict.fromkeys(names):
         try:
-            delete(app.store, name)
+            asyncio.run(app.client.volumes.delete(name))
             print(name)
         except WoodlotError as error:
             failures.append(error)
@@ -122,13 +131,11 @@ def delete_command(app: "App", names: Sequence[str]) -> None:
 
 @click.command("prune")
 @click.option("-a", "--all", "every", is_flag=True, help="Those with a name, too.")
-@prune_options(*PRUNE_KEYS, what="all volumes that no container uses, and the files in them")
+@prune_options(*PRUNE_FILTERS, what="all volumes that no container uses, and the files in them")
 @click.pass_obj
 def prune_command(app: "App", *, every: bool, conditions: Mapping[str, Sequence[str]]) -> None:
     """Delete the volumes that were made for one container and that no container uses."""
-    from woodlot.container.prune import prune_volumes
-
-    pruned = prune_volumes(app.store, conditions, every=every)
+    pruned = asyncio.run(app.client.volumes.prune(filters=conditions, all=every))
     for name in pruned.volumes:
         print(name)
     print_reclaimed(pruned)

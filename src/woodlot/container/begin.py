@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,6 +33,7 @@ class Prepared:
 
     image: Image
     plan: MachinePlan
+    request: Request
     kept: contextlib.ExitStack
     """Until it is closed, nobody deletes the image or sweeps parts of it away."""
 
@@ -81,7 +82,7 @@ async def prepare(
         plan = await plan_machine(
             store.paths, arch=arch, kernel_file=request.kernel, progress=progress
         )
-        return Prepared(image, plan, kept.pop_all())
+        return Prepared(image, plan, request, kept.pop_all())
 
 
 async def _keep(
@@ -107,34 +108,30 @@ async def _keep(
     raise AssertionError("the last try returns or raises")
 
 
-def begin(
-    store: Store, prepared: Prepared, request: Request
-) -> tuple[ContainerSpec, socket.socket]:
+def begin(store: Store, prepared: Prepared) -> tuple[ContainerSpec, socket.socket]:
     """Record a new container and start its supervisor; blocking for the time of a fork.
 
     Returns:
         The container, and the launcher's end of the lifeline, for `wait_ready`; closing it before the process is
         started abandons the container.
     """
-    spec, lock = _reserve(store, prepared, request, starts=True)
+    spec, lock = _reserve(store, prepared, starts=True)
     # SQLite must not be open across a fork; it opens again when it is used.
     store.close()
     return spec, launch(store.paths, spec.id, prepared.plan, lock)
 
 
-def create(store: Store, prepared: Prepared, request: Request) -> ContainerSpec:
+def create(store: Store, prepared: Prepared) -> ContainerSpec:
     """Record a new container, to be started later."""
-    spec, lock = _reserve(store, prepared, request, starts=False)
+    spec, lock = _reserve(store, prepared, starts=False)
     unlock_and_close(lock)
     return spec
 
 
-def _reserve(
-    store: Store, prepared: Prepared, request: Request, *, starts: bool
-) -> tuple[ContainerSpec, int]:
+def _reserve(store: Store, prepared: Prepared, *, starts: bool) -> tuple[ContainerSpec, int]:
     with prepared.kept:
         emulated = prepared.plan.accelerator is Accelerator.TCG
-        spec = build_spec(prepared.image, request, emulated=emulated)
+        spec = build_spec(prepared.image, prepared.request, emulated=emulated)
         spec = replace(spec, networks=resolve_networks(store, spec.networks))
         return spec, lifecycle.reserve(store, spec, starts=starts)
 
@@ -148,14 +145,11 @@ async def plan_again(paths: Paths, spec: ContainerSpec) -> MachinePlan:
     )
 
 
-@contextlib.contextmanager
-def begun_again(store: Store, container: Container, plan: MachinePlan) -> Generator[None]:
-    """Give a stopped container a supervisor again, which gives up if its process is not started in the block."""
+def begin_again(store: Store, container: Container, plan: MachinePlan) -> socket.socket:
+    """Start a supervisor for a stopped container; the lifeline is as `begin` gives it."""
     lock = lifecycle.reopen(store, container)
     store.close()
-    with launch(store.paths, container.spec.id, plan, lock) as lifeline:
-        wait_ready(lifeline)
-        yield
+    return launch(store.paths, container.spec.id, plan, lock)
 
 
 @contextlib.asynccontextmanager

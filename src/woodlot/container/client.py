@@ -20,15 +20,22 @@ from woodlot.container.usage import Processes, Stats, decode_processes, decode_s
 from woodlot.container.wire import decode_end, decode_error, encode_exec
 from woodlot.errors import StateError, WoodlotError
 from woodlot.guest.client import Output
+from woodlot.paths import Paths
 
 T = TypeVar("T")
+
+
+class SupervisorGoneError(StateError):
+    """Nobody answers for the container: it has ended, or its supervisor was killed."""
 
 
 class Attachment:
     """The stdio of a process in a container; made by `Supervised.attach` and `Supervised.exec`."""
 
-    def __init__(self, call: Any) -> None:  # noqa: ANN401 - generated code has no types
+    def __init__(self, call: Any, supervised: "Supervised", exec_id: str) -> None:  # noqa: ANN401 - generated code has no types
         self._call = call
+        self._supervised = supervised
+        self._exec_id = exec_id
 
     async def started(self) -> None:
         """Return once the process runs.
@@ -62,7 +69,7 @@ class Attachment:
         except grpc.aio.AioRpcError as error:
             raise translate(error) from error
 
-    async def output(self) -> AsyncIterator[Output | End]:
+    async def output(self) -> AsyncGenerator[Output | End]:
         """What the process writes; its end last."""
         try:
             while (response := await self._read()) is not None:
@@ -91,6 +98,14 @@ class Attachment:
     async def close_stdin(self) -> None:
         """End of file on stdin."""
         await self._send(pb.AttachRequest(close_stdin=pb.AttachRequest.CloseStdin()))
+
+    async def signal(self, number: int) -> None:
+        """Send the process a signal."""
+        await self._supervised.signal(number, exec_id=self._exec_id)
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Set the size of its terminal."""
+        await self._supervised.resize(rows, columns, exec_id=self._exec_id)
 
     async def _send(self, request: pb.AttachRequest) -> None:
         try:
@@ -133,7 +148,8 @@ class Supervised(Channel):
         opened = pb.AttachRequest.Open(
             start=start, owner=owner, stdin=stdin, rows=window[0], columns=window[1]
         )
-        async with _stream(self._stub.Attach(), pb.AttachRequest(open=opened)) as attachment:
+        request = pb.AttachRequest(open=opened)
+        async with self._stream(self._stub.Attach(), request) as attachment:
             yield attachment
 
     @asynccontextmanager
@@ -143,7 +159,7 @@ class Supervised(Channel):
         They end with the container. While nobody takes them, its process is held back.
         """
         opened = pb.AttachRequest(open=pb.AttachRequest.Open(log=True))
-        async with _stream(self._stub.Attach(), opened) as attachment:
+        async with self._stream(self._stub.Attach(), opened) as attachment:
             yield await attachment.log_position(), attachment.records()
 
     @asynccontextmanager
@@ -157,7 +173,7 @@ class Supervised(Channel):
             window: Rows and columns of the terminal; zeros if there is none.
         """
         opened = encode_exec(spec, detached=False, rows=window[0], columns=window[1])
-        async with _stream(self._stub.Exec(), opened) as attachment:
+        async with self._stream(self._stub.Exec(), opened, exec_id=spec.id) as attachment:
             yield attachment
 
     async def exec_detached(self, spec: ExecSpec) -> None:
@@ -167,7 +183,7 @@ class Supervised(Channel):
             WoodlotError: Why it does not.
         """
         opened = encode_exec(spec, detached=True, rows=0, columns=0)
-        async with _stream(self._stub.Exec(), opened) as attachment:
+        async with self._stream(self._stub.Exec(), opened) as attachment:
             await attachment.started()
 
     async def signal(self, number: int, *, exec_id: str = "") -> None:
@@ -247,6 +263,28 @@ class Supervised(Channel):
             raise translate(error) from error
         return decode_end(reply.exit)
 
+    @asynccontextmanager
+    async def _stream(
+        self,
+        call: Any,  # noqa: ANN401 - generated code has no types
+        opened: pb.AttachRequest,
+        *,
+        exec_id: str = "",
+    ) -> AsyncGenerator[Attachment]:
+        try:
+            await call.write(opened)
+        except grpc.aio.AioRpcError as error:
+            raise translate(error) from error
+        try:
+            yield Attachment(call, self, exec_id)
+        finally:
+            call.cancel()
+
+
+def connect(paths: Paths, container_id: str) -> Supervised:
+    """A connection to a container's supervisor, which need not be there."""
+    return Supervised(paths.sockets(container_id) / "s.sock")
+
 
 async def _answer(call: Awaitable[T]) -> T:
     try:
@@ -255,25 +293,10 @@ async def _answer(call: Awaitable[T]) -> T:
         raise translate(error) from error
 
 
-@asynccontextmanager
-async def _stream(
-    call: Any,  # noqa: ANN401 - generated code has no types
-    opened: pb.AttachRequest,
-) -> AsyncGenerator[Attachment]:
-    try:
-        await call.write(opened)
-    except grpc.aio.AioRpcError as error:
-        raise translate(error) from error
-    try:
-        yield Attachment(call)
-    finally:
-        call.cancel()
-
-
 def translate(error: grpc.aio.AioRpcError) -> WoodlotError:
     """The supervisor's own error, or that it is gone."""
     if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
         return decode_error(error.details() or "")
-    return StateError(
+    return SupervisorGoneError(
         "the container's supervisor is gone", details=f"{error.code()}: {error.details()}"
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from woodlot.archive.pack import pack, pack_bytes
 from woodlot.archive.unpack import Unpacked, unpack
 from woodlot.container.files import Files, Found
-from woodlot.container.place import Operand, Source, Target, place
+from woodlot.container.place import Source, Target, Typed, place
 from woodlot.container.threaded import consume, produce
 from woodlot.errors import IntegrityError, LimitError, NotFoundError, StateError
 from woodlot.progress import NoProgress, Progress
@@ -54,7 +54,7 @@ async def copy_to(files: Files, source: str, path: str, manner: Manner = _PLAIN)
     Raises:
         WoodlotError: Why not.
     """
-    typed = Operand("", source)
+    typed = Typed(source)
     local, origin = _find_source(typed, follow=manner.follow)
     directory, name = place(origin, await _find_target(files, path))
     sent = _Counted(manner.progress, f"copying {local}")
@@ -178,7 +178,7 @@ class _Counted:
         self._progress.finish("copy")
 
 
-def _find_source(typed: Operand, *, follow: bool) -> tuple[Path, Source]:
+def _find_source(typed: Typed, *, follow: bool) -> tuple[Path, Source]:
     """What of the host is copied: where, without symlinks on the way, and what it is."""
     whole = Path(posixpath.normpath(Path.cwd() / typed.path))
     # The name is the one that was typed, wherever it leads.
@@ -197,7 +197,7 @@ def _find_source(typed: Operand, *, follow: bool) -> tuple[Path, Source]:
 
 
 async def _find_target(files: Files, path: str) -> Target:
-    typed = Operand("container", path)
+    typed = Typed(path)
     found = await files.find(_absolute(path), follow=True)
     return Target(
         path=found.path,
@@ -210,7 +210,7 @@ async def _find_target(files: Files, path: str) -> Target:
 
 
 def _find_local_target(path: str) -> Target:
-    typed = Operand("", path)
+    typed = Typed(path)
     resolved = Path(path).resolve()
     try:
         found = resolved.stat()
@@ -234,7 +234,7 @@ def _find_local_target(path: str) -> Target:
 
 async def _find_origin(files: Files, path: str, *, follow: bool) -> tuple[Found, Source]:
     """What of a container is copied, and what it is."""
-    typed = Operand("container", path)
+    typed = Typed(path)
     found = await files.find(_absolute(path), follow=follow or typed.asserts_directory)
     if not found.exists:
         raise NotFoundError(f"no such file or directory in the container: {path}")

@@ -71,7 +71,7 @@ def measure(store: Store) -> DiskUsage:
     ]
     used = volume.used_names(store)
     volumes = [
-        Item(name=one.name, size_bytes=used_bytes(one.directory), active=one.name in used)
+        Item(name=one.name, size_bytes=one.used_bytes, active=one.name in used)
         for one in volume.list_volumes(store)
     ]
     templates = [

@@ -1,5 +1,7 @@
 """Starts a container's supervisor as a process of its own, with no tie to the one that asked but the lifeline."""
 
+import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -33,14 +35,21 @@ def launch(
     """
     ours, theirs = socket.socketpair()
     # A fork costs a tenth of a fresh interpreter, but carries over only the thread that calls it, so it is for the
-    # command; a program that uses the library, and may have threads or gRPC under way, gets a fresh one.
-    if threading.active_count() == 1 and "grpc" not in sys.modules:
+    # command; a program that uses the library, and may have threads, a loop or gRPC under way, gets a fresh one.
+    if threading.active_count() == 1 and "grpc" not in sys.modules and not _in_loop():
         _fork(paths, container_id, plan, lock, theirs, visit=visit)
     else:
         _spawn(paths, container_id, plan, lock, theirs, visit=visit)
     theirs.close()
     os.close(lock)
     return ours
+
+
+def _in_loop() -> bool:
+    with contextlib.suppress(RuntimeError):
+        asyncio.get_running_loop()
+        return True
+    return False
 
 
 def _fork(

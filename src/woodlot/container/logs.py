@@ -9,7 +9,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -136,6 +137,30 @@ class LogPosition:
 
     inode: int
     size: int
+
+
+class Selection:
+    """The records of a log between two moments, in seconds since 1970."""
+
+    def __init__(self, since: float | None = None, until: float | None = None) -> None:
+        # Sorted before and after every time.
+        self._earliest = "" if since is None else format_moment(since)
+        self._latest = "~" if until is None else format_moment(until)
+
+    def __contains__(self, record: Record) -> bool:
+        return self._earliest <= record.time <= self._latest
+
+    def last(self, records: Iterable[Record], count: int | None) -> Iterable[Record]:
+        """Of the records those that are meant, and of these the last ones."""
+        meant = (record for record in records if record in self)
+        return meant if count is None else deque(meant, maxlen=count)
+
+
+def format_moment(seconds: float) -> str:
+    """A moment as the log writes it."""
+    whole, part = divmod(seconds, 1)
+    moment = datetime.fromtimestamp(whole, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{round(part * 1e9) % 10**9:09d}Z"
 
 
 class LogReader:

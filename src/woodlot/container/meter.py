@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Generic, Protocol, Self, TypeVar
 
-from woodlot.container.client import Supervised
-from woodlot.container.lifecycle import Container
+from woodlot.container.client import Supervised, connect
+from woodlot.container.spec import ContainerSpec
 from woodlot.container.usage import Stats
 from woodlot.errors import WoodlotError
 from woodlot.paths import Paths
@@ -16,17 +16,34 @@ from woodlot.paths import Paths
 _SAMPLE_TIMEOUT_S = 3.0
 
 
+class Metered(Protocol):
+    """A container, as of a moment."""
+
+    @property
+    def spec(self) -> ContainerSpec:
+        """What it is."""
+        ...
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it can be asked."""
+        ...
+
+
+T = TypeVar("T", bound=Metered)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Reading(Generic[T]):
     """One container's sample; None for one that does not run, or does not answer."""
 
-    container: Container
+    container: T
     stats: Stats | None
     cpu_percent: float | None
     """None at the first sample."""
 
 
-class Meter:
+class Meter(Generic[T]):
     """Samples of containers, again and again; closed by leaving its ``async with`` block."""
 
     def __init__(self, paths: Paths) -> None:
@@ -46,14 +63,14 @@ class Meter:
         for container_id in tuple(self._connections):
             await self._hang_up(container_id)
 
-    async def read(self, containers: Sequence[Container]) -> list[Reading]:
+    async def read(self, containers: Sequence[T]) -> list[Reading[T]]:
         """A sample of each, all taken at once."""
         wanted = {one.spec.id for one in containers if one.is_live}
         for container_id in self._connections.keys() - wanted:
             await self._hang_up(container_id)
         return list(await asyncio.gather(*(self._read(one) for one in containers)))
 
-    async def _read(self, container: Container) -> Reading:
+    async def _read(self, container: T) -> Reading[T]:
         container_id = container.spec.id
         stats = await self._sample(container_id) if container.is_live else None
         if stats is None:
@@ -74,7 +91,7 @@ class Meter:
     async def _connect(self, container_id: str) -> Supervised:
         if container_id not in self._connections:
             stack = AsyncExitStack()
-            supervised = Supervised(self._paths.sockets(container_id) / "s.sock")
+            supervised = connect(self._paths, container_id)
             await stack.enter_async_context(supervised)
             self._connections[container_id] = supervised, stack
         return self._connections[container_id][0]

@@ -5,6 +5,7 @@ import re
 import signal
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from woodlot.container.spec import Rlimit, Tmpfs
 from woodlot.errors import ConfigError
@@ -197,6 +198,20 @@ def parse_labels(texts: Iterable[str]) -> dict[str, str]:
             )
         labels[key] = value
     return labels
+
+
+def read_labels(given: Mapping[str, str] | Iterable[str]) -> dict[str, str]:
+    """Labels as a program gives them: by their keys, or as texts that `parse_labels` takes.
+
+    Raises:
+        ConfigError: A key is empty or too long, or has an ``=`` in it.
+    """
+    if not isinstance(given, Mapping):
+        return parse_labels(given)
+    labels = cast("Mapping[str, str]", given)
+    if wrong := [key for key in labels if "=" in key]:
+        raise ConfigError(f"a label's key cannot be {wrong[0][:60]!r}")
+    return parse_labels(f"{key}={value}" for key, value in labels.items())
 
 
 def parse_signal(text: str) -> int:

@@ -6,19 +6,13 @@ Source: docs.docker.com, "docker container cp"; tried with Docker 20.10.
 import posixpath
 from dataclasses import dataclass
 
-from woodlot.errors import ConfigError, NotFoundError, StateError
+from woodlot.errors import NotFoundError, StateError
 
 
 @dataclass(frozen=True, slots=True)
-class Operand:
-    """One side of a copy, as it was typed.
+class Typed:
+    """The path of one side of a copy, as it was typed."""
 
-    Attributes:
-        container: Its name; empty for the host.
-        path: ``-`` on the host is a tar on stdin or stdout.
-    """
-
-    container: str
     path: str
 
     @property
@@ -30,11 +24,6 @@ class Operand:
     def contents(self) -> bool:
         """Not the directory is meant, but what is in it."""
         return self.path.endswith("/.") or self.path == "."
-
-    @property
-    def is_stream(self) -> bool:
-        """A tar on stdin or stdout."""
-        return not self.container and self.path == "-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,16 +47,6 @@ class Target:
     is_file: bool = False
     asserts_directory: bool = False
     contents: bool = False
-
-
-def parse_operand(text: str) -> Operand:
-    """``CONTAINER:PATH``, or a path of the host: one that begins with ``/`` or ``.``, or has no colon."""
-    container, colon, path = text.partition(":")
-    if not colon or text.startswith(("/", ".")):
-        return Operand("", text)
-    if not container:
-        raise ConfigError(f"{text!r} names no container", hint="write CONTAINER:PATH, or ./:PATH")
-    return Operand(container, path)
 
 
 def place(source: Source, target: Target) -> tuple[str, str]:

@@ -91,9 +91,9 @@ async def update(store: Store, container: lifecycle.Container, wanted: Update) -
         WoodlotError: Why else it stays as it is.
     """
     if container.is_live:
-        from woodlot.container.client import Supervised
+        from woodlot.container.client import connect
 
-        async with Supervised(store.paths.sockets(container.spec.id) / "s.sock") as supervised:
+        async with connect(store.paths, container.spec.id) as supervised:
             await supervised.update(wanted)
         return
     wanted.apply(container.spec)

@@ -4,7 +4,7 @@ Most of it is the guest's word: numbers are bounded by their types, texts are cu
 """
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,6 +86,12 @@ class Processes:
     listed: Sequence[RunningProcess]
     left_out: int = 0
     """How many more there are than a guest tells of."""
+
+    def __iter__(self) -> Iterator[RunningProcess]:
+        return iter(self.listed)
+
+    def __len__(self) -> int:
+        return len(self.listed)
 
 
 def decode_stats(message: "supervisor_pb2.StatsResponse") -> Stats:

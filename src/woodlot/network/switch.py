@@ -192,7 +192,26 @@ async def _cancel(task: "asyncio.Task[Any]") -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def members(paths: Paths, network: Network) -> "Sequence[pb.StatusResponse.Member]":
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A container that is attached to a network, and what its switch has counted of it."""
+
+    container_id: str
+    names: tuple[str, ...]
+    """By which others find it."""
+    ip: str
+    ip_v6: str
+    """Empty in a network without IPv6."""
+    mac: str
+    frames_received: int
+    frames_sent: int
+    frames_dropped: int
+    """Malformed or forged, or more than its queue holds."""
+    egress_refused: int
+    """Connections, datagrams and names that it asked for and may not have."""
+
+
+async def members(paths: Paths, network: Network) -> Sequence[Member]:
     """Who is attached; nobody if no switch runs."""
     if not is_running(paths, network):
         return ()
@@ -207,7 +226,20 @@ async def members(paths: Paths, network: Network) -> "Sequence[pb.StatusResponse
         raise _explain(error, paths, network) from error
     finally:
         await channel.close(None)
-    return reply.members
+    return [
+        Member(
+            container_id=one.container_id,
+            names=tuple(one.names),
+            ip=one.ip,
+            ip_v6=one.ip_v6,
+            mac=one.mac,
+            frames_received=one.frames_received,
+            frames_sent=one.frames_sent,
+            frames_dropped=one.frames_dropped,
+            egress_refused=one.egress_refused,
+        )
+        for one in reply.members
+    ]
 
 
 @asynccontextmanager

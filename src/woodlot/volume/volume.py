@@ -55,6 +55,16 @@ class Volume:
         return self.record.name
 
     @property
+    def driver(self) -> str:
+        """What keeps it."""
+        return DRIVER
+
+    @property
+    def used_bytes(self) -> int:
+        """Room on the disk of what is in it; walks all of it."""
+        return used_bytes(self.directory)
+
+    @property
     def data(self) -> Path:
         """Files of a directory volume, for virtio-fs and for people."""
         return self.directory / "data"
@@ -107,35 +117,22 @@ def check_name(name: str, *, what: str = "a volume") -> str:
     return name
 
 
-def parse_options(texts: Iterable[str]) -> tuple[VolumeKind, int | None]:
-    """Kind and size from ``type=directory|block`` and ``size=SIZE``, in one text or several.
+def choose_size(kind: VolumeKind, text: str | None) -> int | None:
+    """The size of a new volume in bytes; None for one that has none of its own.
 
     Raises:
-        ConfigError: There is no such option, or a directory is given a size.
+        ConfigError: It is no size, or too small, or a directory is given one.
     """
-    found: dict[str, str] = {}
-    for text in (part for whole in texts for part in whole.split(",")):
-        name, equals, value = text.partition("=")
-        if name not in {"type", "size"} or not equals:
-            raise ConfigError(
-                f"--opt cannot be {text!r}", hint="type=directory, or type=block,size=10g"
-            )
-        if name in found:
-            raise ConfigError(f"--opt {name} is given twice")
-        found[name] = value
-    kind = found.get("type", "directory")
-    if kind not in {"directory", "block"}:
-        raise ConfigError(f"--opt type cannot be {kind!r}", hint="directory or block")
     if kind == "directory":
-        if "size" in found:
+        if text is not None:
             raise ConfigError(
                 "a directory volume has no size of its own", hint="add --opt type=block"
             )
-        return "directory", None
-    size = parse_size(found["size"], what="--opt size") if "size" in found else _default_size()
+        return None
+    size = _default_size() if text is None else parse_size(text, what="--opt size")
     if size < MIN_DISK_BYTES:
         raise ConfigError(f"--opt size must be at least {format_size(MIN_DISK_BYTES)}")
-    return "block", size
+    return size
 
 
 def _default_size() -> int:
@@ -335,7 +332,7 @@ def prune(
             if record.name in used or not (every or record.anonymous):
                 continue
             if meets is None or meets(_volume(store, record)):
-                freed += used_bytes(_volume(store, record).directory)
+                freed += _volume(store, record).used_bytes
                 _remove(store, record)
                 removed.append(record.name)
     return removed, freed
@@ -349,7 +346,7 @@ def inspect(store: Store, volume: Volume) -> dict[str, object]:
         "type": record.kind,
         "source": str(volume.source),
         "sizeInBytes": record.size,
-        "usedInBytes": used_bytes(volume.directory),
+        "usedInBytes": volume.used_bytes,
         "labels": dict(record.labels),
         "anonymous": record.anonymous,
         "creationDate": format_time(record.created_at.timestamp()),

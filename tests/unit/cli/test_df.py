@@ -192,22 +192,22 @@ def test_old_templates(world: Store, monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_the_sdk_selects_measures_and_prunes(world: Store) -> None:
     async with aio.Client() as client:
-        assert [one.name for one in client.containers()] == ["web", "db", "web-2"]
-        assert [one.name for one in client.containers(all=False)] == ["web"]
-        found = client.containers(filters={"label": ["tier", "empty"], "status": ["created"]})
+        assert [one.name for one in client.containers.list()] == ["web", "db", "web-2"]
+        assert [one.name for one in client.containers.list(all=False)] == ["web"]
+        found = client.containers.list(filters={"label": ["tier", "empty"], "status": ["created"]})
         assert [one.name for one in found] == ["web-2"]
-        assert len(client.images(filters={"reference": "busybox"})) == 1
-        assert client.df().containers.total == 3
+        assert len(client.images.list(filters={"reference": "busybox"})) == 1
+        assert (await client.system.df()).containers.total == 3
         with pytest.raises(ConfigError, match="cannot be filtered by 'colour'"):
-            client.containers(filters={"colour": "red"})
-        assert (await client.prune()).containers == ("b" * 64, "c" * 64)
+            client.containers.list(filters={"colour": "red"})
+        assert (await client.system.prune()).containers == ("b" * 64, "c" * 64)
 
 
 def test_the_sdk_without_asyncio(world: Store) -> None:
     add_image(world, "new:1")
     with sync.Client() as client:
-        found = client.containers(all=False, filters={"name": "web"})
+        found = client.containers.list(all=False, filters={"name": "web"})
         assert [one.name for one in found] == ["web"]
-        assert len(client.images()) == 3
-        assert client.df().images.total == 3
-        assert client.prune(images=True).images[0] == "docker.io/library/new:1"
+        assert len(client.images.list()) == 3
+        assert client.system.df().images.total == 3
+        assert client.system.prune(images=True).images[0] == "docker.io/library/new:1"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from woodlot import process
+from woodlot.aio.unit import UNIT, build_unit
 from woodlot.cli.app import main
-from woodlot.cli.resume import UNIT, build_unit
 
 TEXT = """\
 [Unit]
@@ -33,24 +33,21 @@ WantedBy=multi-user.target
 """
 
 
-def test_the_unit_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["/opt/my $tools/container", "system", "enable"])
-    assert build_unit('/data of %s "mine"', system=True) == TEXT
+def test_the_unit_of_the_system() -> None:
+    program = Path("/opt/my $tools/container")
+    assert build_unit(program, '/data of %s "mine"', system=True) == TEXT
 
 
 @pytest.mark.parametrize("system", [True, False])
-def test_systemd_finds_nothing_wrong_with_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, system: bool
-) -> None:
+def test_systemd_finds_nothing_wrong_with_it(tmp_path: Path, *, system: bool) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("there is no systemd to ask")
     program = tmp_path / "a $program %i/container"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    monkeypatch.setattr(sys, "argv", [str(program), "system", "enable"])
     unit = tmp_path / UNIT
-    unit.write_text(build_unit(f"{tmp_path}/a b", system=system))
+    unit.write_text(build_unit(program, f"{tmp_path}/a b", system=system))
     # It fails if the unit is not understood, or a program is not there.
     process.run(["systemd-analyze", "verify", str(unit)], timeout_s=30)
 

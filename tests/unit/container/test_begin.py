@@ -45,7 +45,7 @@ async def test_an_image_that_a_container_is_being_made_of_stays(store: Store, pa
     for force in (False, True):
         with pytest.raises(StateError, match="a container that is being made"):
             delete(other, "busybox:1.35", force=force)
-    spec = begin.create(store, prepared, Request())
+    spec = begin.create(store, prepared)
     # Then it is the container that keeps it, and nothing is held any more.
     assert Path(spec.rootfs).exists()
     with pytest.raises(StateError, match=f"used by container {spec.name}"):
@@ -65,7 +65,7 @@ async def test_a_name_that_moves_on_meanwhile_takes_no_part_away(
     other = Store(paths)
     add_image(other, "busybox:1.35", {"Cmd": ["new"]})
     assert sweep(other) is None
-    spec = begin.create(store, prepared, Request())
+    spec = begin.create(store, prepared)
     sweep(other)
     assert Path(spec.rootfs).exists()
     assert other.content.has(prepared.image.manifest_digest)
@@ -75,9 +75,10 @@ async def test_nothing_stays_held_when_no_container_comes_of_it(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_image(store, "busybox:1.35")
-    prepared = await begin.prepare(store, "busybox:1.35", Request())
+    wrong = Request(workdir="not/absolute")
+    prepared = await begin.prepare(store, "busybox:1.35", wrong)
     with pytest.raises(ConfigError, match="workdir"):
-        begin.create(store, prepared, Request(workdir="not/absolute"))
+        begin.create(store, prepared)
     assert sweep(store) is not None
 
     async def refuse(*arguments: object, **options: object) -> MachinePlan:

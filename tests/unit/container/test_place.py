@@ -2,8 +2,8 @@
 
 import pytest
 
-from woodlot.container.place import Operand, Source, Target, parse_operand, place
-from woodlot.errors import ConfigError, NotFoundError, StateError, WoodlotError
+from woodlot.container.place import Source, Target, Typed, place
+from woodlot.errors import NotFoundError, StateError, WoodlotError
 
 FILE = Source(name="f", is_directory=False)
 DIRECTORY = Source(name="d", is_directory=True)
@@ -12,7 +12,7 @@ ROOT = Source(name="", is_directory=True)
 
 
 def target(path: str, kind: str, *, typed: str = "") -> Target:
-    said = Operand("c", typed or path)
+    said = Typed(typed or path)
     return Target(
         path=path,
         exists=kind != "nothing",
@@ -70,29 +70,6 @@ def test_place(
 
 
 @pytest.mark.parametrize(
-    ("text", "operand"),
-    [
-        ("web:/etc", Operand("web", "/etc")),
-        ("web:etc/", Operand("web", "etc/")),
-        ("web:", Operand("web", "")),
-        ("web:/a:b", Operand("web", "/a:b")),
-        ("file", Operand("", "file")),
-        ("./web:/etc", Operand("", "./web:/etc")),
-        ("/a:b", Operand("", "/a:b")),
-        ("../a:b", Operand("", "../a:b")),
-        ("-", Operand("", "-")),
-    ],
-)
-def test_operands(text: str, operand: Operand) -> None:
-    assert parse_operand(text) == operand
-
-
-def test_an_operand_names_its_container() -> None:
-    with pytest.raises(ConfigError, match="no container"):
-        parse_operand(":/etc")
-
-
-@pytest.mark.parametrize(
     ("path", "asserts", "contents"),
     [
         ("d", False, False),
@@ -107,5 +84,5 @@ def test_an_operand_names_its_container() -> None:
     ],
 )
 def test_what_an_operand_asserts(path: str, asserts: bool, contents: bool) -> None:
-    operand = Operand("c", path)
+    operand = Typed(path)
     assert (operand.asserts_directory, operand.contents) == (asserts, contents)

@@ -1,5 +1,5 @@
+import asyncio
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import click
@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.unit.image.conftest import AMD64, QUICK, Stub, make_tar
+from woodlot.aio.images import Images
 from woodlot.cli.image import image as image_group
 from woodlot.errors import ConfigError, NotFoundError, StateError, WoodlotError
 from woodlot.image.collect import delete, sweep
@@ -99,14 +100,21 @@ async def test_no_sweep_while_somebody_pulls(stub: Stub, store: Store) -> None:
     assert not image.rootfs.exists()
 
 
-async def test_commands(stub: Stub, store: Store, tmp_path: Path) -> None:
+async def test_commands(stub: Stub, store: Store) -> None:
     stub.add_image(tag="1")
     stub.add_image(make_tar({"two": b""}), tag="2")
     images = [await fetch(stub, store, f"app:{tag}") for tag in (1, 2)]
+    # Commands have loops of their own.
+    await asyncio.to_thread(check_commands, stub, store, images)
 
+
+def check_commands(stub: Stub, store: Store, images: list[Image]) -> None:
     def run(*args: str) -> str:
         result = CliRunner().invoke(
-            image_group, args, obj=SimpleNamespace(store=store), catch_exceptions=True
+            image_group,
+            args,
+            obj=SimpleNamespace(client=SimpleNamespace(images=Images(store))),
+            catch_exceptions=True,
         )
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
@@ -146,7 +154,9 @@ def test_digest_names_are_listed_whole(store: Store) -> None:
         media_type="x",
         size=1,
     )
-    result = CliRunner().invoke(image_group, ["ls"], obj=SimpleNamespace(store=store))
+    result = CliRunner().invoke(
+        image_group, ["ls"], obj=SimpleNamespace(client=SimpleNamespace(images=Images(store)))
+    )
     assert result.stdout.splitlines()[1].split() == ["a", "<none>", "0" * 12]
     with pytest.raises(ConfigError):
         load(store, "A")

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import click.testing
 import pytest
 
+from woodlot.aio.system import System
 from woodlot.cli.system import system
 from woodlot.container import boot
 from woodlot.errors import NotFoundError
@@ -14,6 +15,7 @@ from woodlot.kernel import catalog
 from woodlot.kernel.catalog import Kernel
 from woodlot.paths import Paths
 from woodlot.progress import Progress
+from woodlot.store.store import Store
 from woodlot.vmm.accelerator import Choice
 from woodlot.vmm.base import Accelerator
 from woodlot.vmm.qemu.machine import QemuVmm
@@ -35,7 +37,8 @@ def kernel(paths: Paths, tmp_path: Path) -> Kernel:
 
 def run(paths: Paths, *argv: str) -> click.testing.Result:
     runner = click.testing.CliRunner()
-    return runner.invoke(system, argv, obj=SimpleNamespace(paths=paths), catch_exceptions=False)
+    client = SimpleNamespace(paths=paths, system=System(Store(paths)))
+    return runner.invoke(system, argv, obj=SimpleNamespace(client=client), catch_exceptions=False)
 
 
 def test_status(paths: Paths, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from woodlot.cli.volume import parse_options
 from woodlot.errors import AlreadyExistsError, ConfigError, NotFoundError, StateError
 from woodlot.paths import Paths
 from woodlot.store.disk import used_bytes
@@ -48,7 +49,8 @@ def use(store: Store, name: str, by: str) -> None:
     ],
 )
 def test_options(texts: list[str], expected: tuple[str, int | None]) -> None:
-    assert volume.parse_options(texts) == expected
+    kind, size = parse_options(texts)
+    assert (kind, volume.choose_size(kind, size)) == expected
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,7 @@ def test_options(texts: list[str], expected: tuple[str, int | None]) -> None:
 )
 def test_wrong_options(texts: list[str], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        volume.parse_options(texts)
+        volume.choose_size(*parse_options(texts))
 
 
 @pytest.mark.parametrize("name", ["", "x", "-x", "a/b", "..", "a b", "é" * 3, "a" * 129])

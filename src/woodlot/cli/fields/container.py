@@ -5,14 +5,13 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from woodlot.aio import state
 from woodlot.cli.fields import label_of, short_id, show_labels, show_local_time
-from woodlot.cli.listing import Fields
-from woodlot.container import state
-from woodlot.container.lifecycle import Container
 from woodlot.units import format_age, format_size, format_time
 
 if TYPE_CHECKING:
-    from woodlot.paths import Paths
+    from woodlot.aio import Container
+    from woodlot.cli.listing import Fields
 
 # Docker's words for states of which it has another notion.
 _STATES = {"stopped": "exited", "starting": "created"}
@@ -21,7 +20,7 @@ _MOUNT_LENGTH = 15
 _NEVER = "0001-01-01T00:00:00Z"
 
 
-def listed(paths: "Paths", *, truncate: bool) -> Fields[Container]:
+def listed(*, truncate: bool) -> "Fields[Container]":
     """Those of ``docker ps``."""
     return {
         "Command": lambda one: _command(one, truncate=truncate),
@@ -42,13 +41,13 @@ def listed(paths: "Paths", *, truncate: bool) -> Fields[Container]:
         "Platform": lambda one: one.spec.platform,
         "Ports": show_ports,
         "RunningFor": lambda one: f"{_age(one.spec.created_at)} ago",
-        "Size": lambda one: show_size(paths, one),
+        "Size": show_size,
         "State": _state,
         "Status": show_status,
     }
 
 
-def inspected() -> Fields[Container]:
+def inspected() -> "Fields[Container]":
     """The most used ones of ``docker inspect``, in its structure."""
     return {
         "Args": lambda one: list(one.spec.process.args[1:]),
@@ -75,11 +74,9 @@ def inspected() -> Fields[Container]:
     }
 
 
-def show_status(one: Container) -> str:
+def show_status(one: "Container") -> str:
     """``Up 2 minutes``, ``Exited (0) 3 hours ago``."""
     match one.state:
-        case state.Paused() as current:
-            return f"Up {_age(current.started_at)} (Paused)"
         case state.Paused() as current:
             return f"Up {_age(current.started_at)} (Paused)"
         case state.Running() as current:
@@ -98,7 +95,7 @@ def _show_health(health: state.Health | None) -> str:
     return " (health: starting)" if health.status == "starting" else f" ({health.status})"
 
 
-def show_ports(one: Container) -> str:
+def show_ports(one: "Container") -> str:
     """``0.0.0.0:8080->80/tcp, [::]:8080->80/tcp``."""
     if not isinstance(one.state, state.Running):
         return ""
@@ -114,26 +111,13 @@ def show_address(port: Mapping[str, Any]) -> str:
     return f"[{ip}]:{number}" if ":" in ip else f"{ip}:{number}"
 
 
-def show_size(paths: "Paths", one: Container) -> str:
+def show_size(one: "Container") -> str:
     """What it has written, and that with its image: ``1.2 MiB (virtual 121.5 MiB)``."""
-    written, image = sizes(paths, one)
+    written, image = one.sizes()
     return f"{format_size(written)} (virtual {format_size(written + image)})"
 
 
-def sizes(paths: "Paths", one: Container) -> tuple[int, int]:
-    """Room on the disk of what it has written, and of its image's root filesystem, which others share."""
-    from pathlib import Path
-
-    from woodlot.store.disk import used_bytes
-
-    try:
-        image = Path(one.spec.rootfs).stat().st_blocks * 512
-    except OSError:
-        image = 0
-    return used_bytes(paths.container(one.spec.id)), image
-
-
-def _state(one: Container) -> str:
+def _state(one: "Container") -> str:
     label = state.label(one.state)
     return _STATES.get(label, label)
 
@@ -142,13 +126,11 @@ def _age(seconds: float) -> str:
     return format_age(max(0.0, time.time() - seconds))
 
 
-def _image(one: Container) -> str:
-    from woodlot.oci.reference import parse_reference
-
-    return parse_reference(one.spec.image).familiar
+def _image(one: "Container") -> str:
+    return one.image
 
 
-def _command(one: Container, *, truncate: bool) -> str:
+def _command(one: "Container", *, truncate: bool) -> str:
     line = " ".join(one.spec.process.args)
     shown = _ellipsis(line, _COMMAND_LENGTH) if truncate else line
     return json.dumps(shown, ensure_ascii=False)
@@ -162,7 +144,7 @@ def _count(values: Iterable[bool]) -> int:
     return sum(values)
 
 
-def _inspected_state(one: Container) -> dict[str, object]:
+def _inspected_state(one: "Container") -> dict[str, object]:
     current = one.state
     ended = current if isinstance(current, state.Stopped | state.Restarting) else None
     health = current.health if isinstance(current, state.Running) else None
@@ -200,7 +182,7 @@ def _health(health: state.Health) -> dict[str, object]:
     }
 
 
-def _config(one: Container) -> dict[str, object]:
+def _config(one: "Container") -> dict[str, object]:
     spec, process = one.spec, one.spec.process
     return {
         "Hostname": spec.hostname,
@@ -216,7 +198,7 @@ def _config(one: Container) -> dict[str, object]:
     }
 
 
-def _host_config(one: Container) -> dict[str, object]:
+def _host_config(one: "Container") -> dict[str, object]:
     spec = one.spec
     return {
         "AutoRemove": spec.remove,
@@ -235,7 +217,7 @@ def _host_config(one: Container) -> dict[str, object]:
     }
 
 
-def _network_settings(one: Container) -> dict[str, object]:
+def _network_settings(one: "Container") -> dict[str, object]:
     networks: dict[str, dict[str, object]] = {
         network.network: {"Aliases": list(network.aliases), "IPAddress": ""}
         for network in one.spec.networks

@@ -4,22 +4,20 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from woodlot.cli.fields import short_id, show_local_time
-from woodlot.cli.listing import Fields
-from woodlot.image.image import LocalImage, inspect
-from woodlot.image.local import Variant
 from woodlot.units import format_age, format_size, format_time
 
 if TYPE_CHECKING:
-    from woodlot.store.store import Store
+    from woodlot.aio import Client, LocalImage, Variant
+    from woodlot.cli.listing import Fields
 
 _NONE = "<none>"
 
 
-def listed(store: "Store", *, truncate: bool) -> Fields[LocalImage]:
+def listed(client: "Client", *, truncate: bool) -> "Fields[LocalImage]":
     """Those of ``docker images``."""
-    used = [container.spec.get("image_digest") for container in store.containers.list()]
+    used = [container.spec.image_digest for container in client.containers.list()]
 
-    def containers(one: LocalImage) -> str:
+    def containers(one: "LocalImage") -> str:
         digests = {one.record.digest, *(variant.digest for variant in one.variants)}
         return str(sum(digest in digests for digest in used))
 
@@ -35,14 +33,14 @@ def listed(store: "Store", *, truncate: bool) -> Fields[LocalImage]:
     }
 
 
-def inspected(store: "Store") -> Fields[LocalImage]:
+def inspected(client: "Client") -> "Fields[LocalImage]":
     """The most used ones of ``docker image inspect``, in its structure; the first platform counts."""
 
-    def document(one: LocalImage) -> dict[str, Any]:
-        variants: Any = inspect(store, one)["variants"]
+    def document(one: "LocalImage") -> dict[str, Any]:
+        variants: Any = client.images.inspect(one)["variants"]
         return variants[0]["config"] if variants else {}
 
-    def first(one: LocalImage) -> Variant | None:
+    def first(one: "LocalImage") -> "Variant | None":
         return one.variants[0] if one.variants else None
 
     return {

@@ -1,16 +1,19 @@
 """Docker's fields of networks."""
 
 import ipaddress
+from typing import TYPE_CHECKING
 
 from woodlot.cli.fields import label_of, short_id, show_labels, show_local_time
-from woodlot.cli.listing import Fields
-from woodlot.network.network import Network
 from woodlot.units import format_time
+
+if TYPE_CHECKING:
+    from woodlot.aio import Network
+    from woodlot.cli.listing import Fields
 
 _SCOPE = "local"
 
 
-def listed(*, truncate: bool) -> Fields[Network]:
+def listed(*, truncate: bool) -> "Fields[Network]":
     """Those of ``docker network ls``."""
     return {
         "CreatedAt": lambda one: show_local_time(one.created_at) if one.created_at else "",
@@ -26,7 +29,7 @@ def listed(*, truncate: bool) -> Fields[Network]:
     }
 
 
-def inspected() -> Fields[Network]:
+def inspected() -> "Fields[Network]":
     """The most used ones of ``docker network inspect``, in its structure."""
     return {
         "Created": lambda one: format_time(one.created_at) if one.created_at else "",

@@ -12,7 +12,7 @@ data/                      $XDG_DATA_HOME/woodlot, or ROOT with --root / WOODLOT
   networks/ID/             switch.log, lock
   volumes/NAME/            data or disk.ext4, lock
 runtime/                   $XDG_RUNTIME_DIR/woodlot: sockets only, paths under 100 bytes
-  ID12/                    a.sock (agent), s.sock (supervisor), n0.sock (the VM's end of a network, until it is taken)
+  ID12/                    a.sock (agent), s.sock (supervisor), n0.sock (where a network's switch is given a link)
   nID12.sock               a network's switch
   tID12/                   a machine on the way to be saved
 """

@@ -1,8 +1,7 @@
 """The networks of one running container: joined before its VM starts, left when it has ended."""
 
 import asyncio
-import shutil
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,9 +21,11 @@ from woodlot.template.shape import device_mac
 from woodlot.vmm.base import NetworkDevice, StreamNetwork, TapNetwork
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Generator, Sequence
 
     from woodlot._pb.agent.v1 import agent_pb2
+    from woodlot.network.link import Link
+    from woodlot.network.network import Network
     from woodlot.network.switch import Attachment, Lease, Port
 
 # Docker's: a name without a dot is asked for as it is, before the search domains are tried.
@@ -32,25 +33,55 @@ _RESOLV_OPTIONS = ("ndots:0",)
 
 
 class Links:
-    """What a container has been given by its networks; empty for one without network, and until `open`."""
+    """What a container has been given by its networks; empty for one without network, and until they are joined."""
 
     def __init__(self, spec: ContainerSpec) -> None:
         self._spec = spec
+        self._networks: list[Network] = []
+        self._links: list[Link | None] = []
         self._attachments: list[Attachment] = []
-        self._devices: list[NetworkDevice] = []
         self.ports: tuple[Port, ...] = ()
         """Published ports, with the addresses and numbers they were given."""
 
-    @asynccontextmanager
-    async def open(self, paths: Paths, store: Store) -> "AsyncGenerator[None]":
-        """Join the networks and open the ports, for the life of the block.
+    @contextmanager
+    def plugged(self, store: Store) -> "Generator[None]":
+        """Make the VM's cards, so that it can be started while the networks are being joined.
 
         Raises:
             NotFoundError: A network is not there.
+        """
+        from woodlot.network import network
+        from woodlot.network.link import Link
+
+        self._networks = [network.find(store, one.network) for one in self._spec.networks]
+        self._links = [
+            None if one.driver is network.Driver.BRIDGE else Link() for one in self._networks
+        ]
+        try:
+            yield
+        finally:
+            for link in filter(None, self._links):
+                link.close()
+
+    @property
+    def come_first(self) -> bool:
+        """Whether a card of the VM's is there only once its network is joined: a tap."""
+        return None in self._links
+
+    def handed_over(self) -> None:
+        """The VM's monitor runs: from now on it alone holds its ends of the links."""
+        for link in filter(None, self._links):
+            link.handed_over()
+
+    @asynccontextmanager
+    async def joined(self, paths: Paths) -> "AsyncGenerator[None]":
+        """Join the networks and open the ports, for the life of the block.
+
+        Raises:
             AlreadyExistsError: An address or a port is in use.
             WoodlotError: Why it cannot be joined.
         """
-        if not self._spec.networks:
+        if not self._networks:
             yield
             return
         from woodlot.network.switch import Port
@@ -58,10 +89,9 @@ class Links:
         sockets = paths.machine_sockets(self._spec.id)
         sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
         async with AsyncExitStack() as stack:
-            stack.callback(shutil.rmtree, sockets, ignore_errors=True)
             for index, wanted in enumerate(self._spec.networks):
                 path = sockets / f"n{index}.sock"
-                await stack.enter_async_context(self._join(paths, store, wanted, path))
+                await stack.enter_async_context(self._join(paths, index, wanted, path))
             # One switch opens a port; the container is behind it in the first network.
             first = self._attachments[0]
             self.ports = tuple(
@@ -75,33 +105,29 @@ class Links:
 
     @asynccontextmanager
     async def _join(
-        self, paths: Paths, store: Store, wanted: NetworkSpec, path: Path
+        self, paths: Paths, index: int, wanted: NetworkSpec, path: Path
     ) -> "AsyncGenerator[None]":
-        from woodlot.network import egress, network, switch
+        from woodlot.network import egress, switch
 
-        spec = self._spec
-        joined = network.find(store, wanted.network)
+        spec, joined = self._spec, self._networks[index]
         request = switch.Wanted(
             container_id=spec.id,
-            mac=wanted.mac or build_mac(spec.id, wanted.network),
+            mac=self._mac(wanted),
             socket_path=path,
+            link=self._links[index],
             names=names_of(spec, wanted),
             ip=wanted.ip,
             host_ports=parse_host_ports(settings.get_str("network.host_ports")),
             nameservers=spec.dns.nameservers,
             egress=egress.parse(spec.egress or joined.egress),
-            others=tuple(
-                network.find(store, one.network) for one in spec.networks if one != wanted
-            ),
+            others=tuple(one for one in self._networks if one is not joined),
         )
         async with switch.attach(paths, joined, request) as attachment:
             self._attachments.append(attachment)
-            self._devices.append(
-                StreamNetwork(mac=request.mac, socket=path)
-                if attachment.tap_fd is None
-                else TapNetwork(mac=request.mac, tap_fd=attachment.tap_fd)
-            )
             yield
+
+    def _mac(self, wanted: NetworkSpec) -> str:
+        return wanted.mac or build_mac(self._spec.id, wanted.network)
 
     @property
     def leases(self) -> "Sequence[Lease]":
@@ -111,7 +137,13 @@ class Links:
     @property
     def devices(self) -> tuple[NetworkDevice, ...]:
         """The VM's network cards."""
-        return tuple(self._devices)
+        devices: list[NetworkDevice] = []
+        for index, (wanted, link) in enumerate(zip(self._spec.networks, self._links, strict=False)):
+            if link is not None:
+                devices.append(StreamNetwork(mac=self._mac(wanted), socket_fd=link.fd))
+            elif (tap_fd := self._attachments[index].tap_fd) is not None:
+                devices.append(TapNetwork(mac=self._mac(wanted), tap_fd=tap_fd))
+        return tuple(devices)
 
     async def lost(self) -> str:
         """Return when a network is gone, and why; never without networks."""

@@ -1,6 +1,7 @@
 """What one start of a container runs on: its networks, its files and its virtual machine."""
 
 import asyncio
+import importlib
 import logging
 import math
 import shutil
@@ -22,7 +23,6 @@ from woodlot.units import MIB
 from woodlot.vmm.base import (
     Arch,
     Disk,
-    TapNetwork,
     UnconnectedNetwork,
     VirtualMachine,
     VmSpec,
@@ -30,6 +30,7 @@ from woodlot.vmm.base import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+    from contextlib import AbstractAsyncContextManager
 
     from woodlot.guest.client import Agent, Hello
     from woodlot.template.template import Template
@@ -130,41 +131,73 @@ class Machine:
     ) -> "tuple[VirtualMachine, Agent]":
         from woodlot.vmm.qemu.machine import QemuVmm
 
-        with trace.span("join networks"):
-            await stack.enter_async_context(self.links.open(self._paths, self._store))
-        with trace.span("writable disk"):
-            self._make_disk()
         sockets = self._paths.machine_sockets(self._spec.id)
         sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
         stack.callback(shutil.rmtree, sockets, ignore_errors=True)
+        stack.enter_context(self.links.plugged(self._store))
+        if self.links.come_first:
+            await stack.enter_async_context(self._joined())
+        with trace.span("writable disk"):
+            self._make_disk()
         with trace.span("serve files"):
             await stack.enter_async_context(self.sharing.open(sockets))
         spec = self._build_spec(sockets)
         # What a tap takes off the guest's hands is part of the card; a machine that is saved has none.
-        if restore and not any(isinstance(card, TapNetwork) for card in spec.networks):
+        if restore and not self.links.come_first:
             with trace.span("template"):
                 self._template = await template.ensure(self._paths, spec, self._plan.guest)
         machine = self._template.machine if self._template else None
-        starting = asyncio.ensure_future(
-            stack.enter_async_context(QemuVmm(self._plan.arch).start(spec, machine))
-        )
-        # The monitor is being started now; what comes next is loaded meanwhile.
-        await asyncio.sleep(0)
-        with trace.span("load gRPC"):
-            from woodlot.guest.client import Agent
+        with trace.span("VM starts"):
+            vm = await self._start(
+                stack, QemuVmm(self._plan.arch).start(spec, machine), join=not self.links.come_first
+            )
+        from woodlot.guest.client import Agent
 
-        try:
-            with trace.span("VM starts"):
-                vm = await starting
-        except VmmError as error:
-            raise self.sharing.explain(error) from error
-        self.sharing.handed_over()
         agent = await stack.enter_async_context(Agent(vm.control_target))
         if self._template is not None:
             shutil.copyfile(self._template.console_log, self._console_log)
             with trace.span("agent answers"):
                 await self.hello(agent)
         return vm, agent
+
+    async def _start(
+        self,
+        stack: AsyncExitStack,
+        starting: "AbstractAsyncContextManager[VirtualMachine]",
+        *,
+        join: bool,
+    ) -> VirtualMachine:
+        """Start the monitor, and while it puts the machine together, load what comes next and join the networks."""
+
+        async def start() -> VirtualMachine:
+            try:
+                return await stack.enter_async_context(starting)
+            except VmmError as error:
+                raise self.sharing.explain(error) from error
+
+        async def join_networks() -> None:
+            with trace.span("load gRPC"):
+                importlib.import_module("woodlot.guest.client")
+            if join:
+                await stack.enter_async_context(self._joined())
+
+        tasks = asyncio.create_task(start()), asyncio.create_task(join_networks())
+        try:
+            vm, _ = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        self.sharing.handed_over()
+        self.links.handed_over()
+        return vm
+
+    @asynccontextmanager
+    async def _joined(self) -> "AsyncGenerator[None]":
+        async with AsyncExitStack() as stack:
+            with trace.span("join networks"):
+                await stack.enter_async_context(self.links.joined(self._paths))
+            yield
 
     def _make_disk(self) -> None:
         from woodlot.rootfs.upper import clone_disk, ensure_upper_template

@@ -32,6 +32,7 @@ from woodlot.errors import (
 )
 from woodlot.network import tap
 from woodlot.network.egress import Egress
+from woodlot.network.link import Link
 from woodlot.network.network import Driver, Network
 from woodlot.paths import Paths
 from woodlot.store.locks import hold
@@ -68,7 +69,9 @@ class Wanted:
     container_id: str
     mac: str
     socket_path: Path
-    """Of the socket that the VM will connect to, or that hands the tap over."""
+    """Of the socket where the link is given, or the tap taken."""
+    link: Link | None = None
+    """What carries frames to and from the VM; not with a bridge, whose kernel has taps."""
     names: tuple[str, ...] = ()
     ip: str = ""
     host_ports: tuple[tuple[int, int], ...] = ()
@@ -182,6 +185,8 @@ async def attach(paths: Paths, network: Network, wanted: Wanted) -> AsyncGenerat
         if network.driver is Driver.BRIDGE:
             attachment.tap_fd = tap.receive(wanted.socket_path)
             stack.callback(os.close, attachment.tap_fd)
+        elif wanted.link is not None:
+            wanted.link.give(wanted.socket_path)
         watching = asyncio.create_task(_watch(call, attachment, paths, network))
         stack.push_async_callback(_cancel, watching)
         yield attachment

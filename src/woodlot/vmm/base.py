@@ -58,8 +58,8 @@ class StreamNetwork:
     """A virtio-net device whose frames go over a Unix stream socket to a switch, each led by its length."""
 
     mac: str
-    socket: Path
-    """The VMM connects to it when it starts."""
+    socket_fd: int
+    """Connected; the monitor inherits it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

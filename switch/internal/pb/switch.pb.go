@@ -35,9 +35,9 @@ type AttachRequest struct {
 	Ip string `protobuf:"bytes,3,opt,name=ip,proto3" json:"ip,omitempty"`
 	// "52:54:00:12:34:56"; packets with another source are dropped.
 	Mac string `protobuf:"bytes,4,opt,name=mac,proto3" json:"mac,omitempty"`
-	// Absolute path of a Unix stream socket that the switch makes and that takes one connection. With the driver "switch"
-	// it is the VMM's, and frames on it are led by their length, 4 bytes, big-endian. With the driver "bridge" it is the
-	// supervisor's, who is sent one byte and with it the descriptor of a tap.
+	// Absolute path of a Unix stream socket that the switch makes and that takes one connection, the supervisor's. With the
+	// driver "switch" it sends one byte and with it the descriptor of a connected socket, on which the VMM's frames are, led
+	// by their length, 4 bytes, big-endian. With the driver "bridge" it is sent one byte and with it the descriptor of a tap.
 	SocketPath string `protobuf:"bytes,5,opt,name=socket_path,json=socketPath,proto3" json:"socket_path,omitempty"`
 	// Ports of the host's loopback that the container may reach at the host's address of the network.
 	HostPorts []*PortRange `protobuf:"bytes,6,rep,name=host_ports,json=hostPorts,proto3" json:"host_ports,omitempty"`

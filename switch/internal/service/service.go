@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -189,20 +190,46 @@ func listen(path string) (*net.UnixListener, error) {
 	return listener, nil
 }
 
-// serveLink takes the VMM's one connection and carries its frames until it ends; the reason is for people.
+// serveLink is given the switch's end of the VMM's connection, and carries its frames until it ends; the reason is for
+// people.
 func (s *Service) serveLink(member *lan.Member, listener *net.UnixListener) string {
 	stop := context.AfterFunc(member.Context(), func() { _ = listener.Close() })
 	defer stop()
-	conn, err := listener.Accept()
+	giver, err := listener.AcceptUnix()
 	// One machine, one connection: the path is gone from here on.
 	_ = listener.Close()
 	if err != nil {
-		return "the virtual machine did not connect"
+		return "nobody gave its connection"
+	}
+	conn, err := takeLink(giver)
+	_ = giver.Close()
+	if err != nil {
+		return fmt.Sprintf("its connection could not be taken: %v", err)
 	}
 	if err := s.lan.Serve(member, conn); err != nil && member.Context().Err() == nil {
 		return fmt.Sprintf("the virtual machine's network connection broke: %v", err)
 	}
 	return "the virtual machine closed its network connection"
+}
+
+// takeLink receives a connected socket.
+func takeLink(giver *net.UnixConn) (net.Conn, error) {
+	data, control := make([]byte, 1), make([]byte, unix.CmsgSpace(4))
+	n, m, _, _, err := giver.ReadMsgUnix(data, control)
+	if err != nil {
+		return nil, err
+	}
+	messages, err := unix.ParseSocketControlMessage(control[:m])
+	if err != nil || n != 1 || len(messages) != 1 {
+		return nil, fmt.Errorf("%d bytes with %d messages came in place of it", n, len(messages))
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		return nil, fmt.Errorf("%d descriptors came in place of it", len(fds))
+	}
+	file := os.NewFile(uintptr(fds[0]), "link")
+	defer func() { _ = file.Close() }()
+	return net.FileConn(file)
 }
 
 func parse(r *pb.AttachRequest) (lan.Request, error) {

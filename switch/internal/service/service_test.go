@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -112,10 +113,7 @@ func TestAttachAndLeave(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode()&os.ModeSocket == 0 {
 		t.Fatalf("%v, %v", info, err)
 	}
-	conn, err := net.Dial("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := link(t, path)
 	eventually(t, "the socket takes more than one connection", func() bool {
 		_, err := os.Stat(path)
 		return os.IsNotExist(err)
@@ -133,6 +131,57 @@ func TestAttachAndLeave(t *testing.T) {
 		answer, err := f.Status(context.Background(), &pb.StatusRequest{})
 		return err == nil && len(answer.GetMembers()) == 0 && f.service.IdleFor() > 0
 	})
+}
+
+// link gives one end of a connection to the switch, as a supervisor does, and returns the VMM's.
+func link(t *testing.T, path string) net.Conn {
+	t.Helper()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := os.NewFile(uintptr(pair[0]), "vmm")
+	defer func() { _ = theirs.Close() }()
+	defer func() { _ = unix.Close(pair[1]) }()
+	give(t, path, unix.UnixRights(pair[1]))
+	conn, err := net.FileConn(theirs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+func give(t *testing.T, path string, rights []byte) {
+	t.Helper()
+	giver, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = giver.Close() }()
+	if _, _, err := giver.WriteMsgUnix([]byte{0}, rights, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestALinkThatIsNone(t *testing.T) {
+	file, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	for name, rights := range map[string][]byte{"nothing": nil, "no socket": unix.UnixRights(int(file.Fd()))} {
+		t.Run(name, func(t *testing.T) {
+			f := setup(t)
+			ctx, leave := context.WithCancel(context.Background())
+			defer leave()
+			stream, _ := f.attach(ctx, t)
+			give(t, f.request().GetSocketPath(), rights)
+			event, err := stream.Recv()
+			if err != nil || !strings.Contains(event.GetLinkLost().GetReason(), "could not be taken") {
+				t.Errorf("%v, %v", event, err)
+			}
+		})
+	}
 }
 
 func TestAContainerComesBackAtOnce(t *testing.T) {

@@ -45,6 +45,7 @@ from woodlot.vmm.base import Accelerator, Arch, Disk, StreamNetwork, VirtualMach
 
 if TYPE_CHECKING:
     from woodlot.guest.client import Agent, Process
+    from woodlot.network.link import Link
     from woodlot.network.switch import Attachment
 
 PLAN = MachinePlan(
@@ -191,7 +192,7 @@ def join(made: Made) -> Supervisor:
     )
     links = made.supervisor.life._machine.links
     links._attachments.append(cast("Attachment", SimpleNamespace(lease=lease)))
-    links._devices.append(StreamNetwork(mac=lease.mac, socket=Path("/run/x/n0.sock")))
+    links._links.append(cast("Link", SimpleNamespace(fd=20)))
     return made.supervisor
 
 
@@ -299,7 +300,7 @@ async def test_machine(make: Make, store: Store) -> None:
             Disk(path=Path("/data/rootfs/1.erofs"), serial="image", read_only=True),
             Disk(path=directory / "upper.ext4", serial="upper"),
         ),
-        networks=(StreamNetwork(mac="52:54:00:27:1a:41", socket=Path("/run/x/n0.sock")),),
+        networks=(StreamNetwork(mac="52:54:00:27:1a:41", socket_fd=20),),
         control_socket=Path("/run/x/a.sock"),
         console_log=directory / "console.log",
         vmm_log=directory / "vmm.log",

@@ -40,7 +40,7 @@ SPEC = VmSpec(
         Disk(path=Path("/d/image.erofs"), serial="image", read_only=True),
         Disk(path=Path("/d/upper.ext4"), serial="upper"),
     ),
-    networks=(StreamNetwork(mac="52:54:00:01:02:03", socket=Path("/r/n0.sock")),),
+    networks=(StreamNetwork(mac="52:54:00:01:02:03", socket_fd=20),),
     control_socket=Path("/r/a.sock"),
     console_log=Path("/d/console.log"),
     vmm_log=Path("/d/vmm.log"),
@@ -57,7 +57,7 @@ def build_id(spec: VmSpec, guest: str = "kernel agent") -> str:
         {"name": "db"},
         {"control_socket": Path("/r/b.sock"), "console_log": Path("/x"), "vmm_log": Path("/y")},
         {"disks": (Disk(path=Path("/x"), serial="i", read_only=True), Disk(path=Path("/y"), serial="u"))},
-        {"networks": (StreamNetwork(mac="52:54:00:99:99:99", socket=Path("/r/n.sock")),)},
+        {"networks": (StreamNetwork(mac="52:54:00:99:99:99", socket_fd=20),)},
         # Plugged in afterwards.
         {"shares": (SharedFiles(tag="fs0", socket_fd=9),)},
         # The files may move; what is in them is part of the guest.

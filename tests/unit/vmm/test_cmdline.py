@@ -140,15 +140,15 @@ def test_no_network_no_card() -> None:
 
 def test_cards_of_a_switch() -> None:
     networks = (
-        StreamNetwork(mac="52:54:00:01:02:03", socket=Path("/r/n0.sock")),
-        StreamNetwork(mac="52:54:00:01:02:04", socket=Path("/r/a,b.sock")),
+        StreamNetwork(mac="52:54:00:01:02:03", socket_fd=20),
+        StreamNetwork(mac="52:54:00:01:02:04", socket_fd=21),
     )
     argv = build(dataclasses.replace(SPEC, networks=networks))
     begin = argv.index("-netdev")
     assert argv[begin : begin + 8] == [
-        "-netdev", "stream,id=net0,server=off,addr.type=unix,addr.path=/r/n0.sock",
+        "-netdev", "stream,id=net0,server=off,addr.type=fd,addr.str=20",
         "-device", "virtio-net-pci,netdev=net0,mac=52:54:00:01:02:03,romfile=",
-        "-netdev", "stream,id=net1,server=off,addr.type=unix,addr.path=/r/a,,b.sock",
+        "-netdev", "stream,id=net1,server=off,addr.type=fd,addr.str=21",
         "-device", "virtio-net-pci,netdev=net1,mac=52:54:00:01:02:04,romfile=",
     ]  # fmt: skip
 

@@ -362,8 +362,7 @@ def network_args(index: int, network: NetworkDevice, *, vhost: bool = False) -> 
         case UserNetwork():
             backend = f"user,id={netdev},ipv4=on,ipv6=off,net=10.0.2.0/24"
         case StreamNetwork():
-            path = escape(network.socket)
-            backend = f"stream,id={netdev},server=off,addr.type=unix,addr.path={path}"
+            backend = f"stream,id={netdev},server=off,addr.type=fd,addr.str={network.socket_fd}"
         case TapNetwork():
             backend = f"tap,id={netdev},fd={network.tap_fd}" + (",vhost=on" if vhost else "")
         case UnconnectedNetwork():

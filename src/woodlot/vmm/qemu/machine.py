@@ -22,6 +22,7 @@ from woodlot.vmm.base import (
     Accelerator,
     Arch,
     SavedMachine,
+    StreamNetwork,
     TapNetwork,
     VmExit,
     VmSpec,
@@ -373,6 +374,7 @@ class QemuVmm:
                 spec.memory_file.unlink(missing_ok=True)
                 _make_private(spec.memory_file)
             log_start = spec.vmm_log.stat().st_size if spec.vmm_log.exists() else 0
+            links = [one.socket_fd for one in spec.networks if isinstance(one, StreamNetwork)]
             taps = [network.tap_fd for network in spec.networks if isinstance(network, TapNetwork)]
             # Without KVM the kernel has no way to interrupt the guest, and vhost none to work.
             vhost_net = bool(taps) and spec.accelerator is Accelerator.KVM and vhost_net_is_usable()
@@ -395,7 +397,7 @@ class QemuVmm:
                     without_features=broken_features(spec.accelerator, host_cpu_vendor()),
                 )
                 fds = [theirs.fileno(), *([listener.fileno()] if listener else [])]
-                fds += [*(share.socket_fd for share in spec.shares), *taps]
+                fds += [*(share.socket_fd for share in spec.shares), *taps, *links]
                 fds += restoring.fds if restoring else []
                 try:
                     with trace.span("spawn QEMU"):

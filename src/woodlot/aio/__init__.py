@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from woodlot.container.session import End
     from woodlot.container.spec import ContainerSpec
     from woodlot.container.usage import Processes, RunningProcess, Stats
-    from woodlot.guest.client import Output
+    from woodlot.guest.said import Output
     from woodlot.image.image import Image, LocalImage
     from woodlot.image.local import Variant
     from woodlot.kernel.catalog import Kernel

@@ -19,7 +19,7 @@ from woodlot.container.update import Update, encode_update
 from woodlot.container.usage import Processes, Stats, decode_processes, decode_stats
 from woodlot.container.wire import decode_end, decode_error, encode_exec
 from woodlot.errors import StateError, WoodlotError
-from woodlot.guest.client import Output
+from woodlot.guest.said import Output
 from woodlot.paths import Paths
 
 T = TypeVar("T")

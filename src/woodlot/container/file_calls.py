@@ -1,25 +1,21 @@
-"""The guest's files for the supervisor's clients: calls of the agent's service `Files`, handed on byte by byte.
-
-What a message says is between client and guest; the guest's texts are made fit to be shown.
-"""
+"""Which calls of the agent's service `Files` are under way for the supervisor's clients, and when there may be any."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Collection
-from typing import Any, TypeAlias, cast
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeAlias
 
-import grpc
-import grpc.aio
-
-from woodlot._pb.agent.v1 import agent_pb2
-from woodlot.container.wire import encode_error
 from woodlot.errors import WoodlotError
-from woodlot.guest.client import FILES_SERVICE, Agent, clean
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Generator
+
+    import grpc.aio
+
+    from woodlot.guest.client import Agent
 
 Call: TypeAlias = "grpc.aio.StreamStreamCall[bytes, bytes]"
-Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 
-_METHODS = tuple(m.name for m in agent_pb2.DESCRIPTOR.services_by_name["Files"].methods)
+# While these are under way, the container's processes stand still.
 _STILL = ("Export", "ExportLayer")
 
 
@@ -31,7 +27,7 @@ class FileCalls:
         self._calls: dict[Call, str] = {}
         self._cut: dict[Call, WoodlotError] = {}
 
-    def open(self, agent: Agent) -> None:
+    def open(self, agent: "Agent") -> None:
         """The guest's files can be had: at first, or once more after `close`."""
         if self._agent.done():
             self._agent = asyncio.get_running_loop().create_future()
@@ -42,7 +38,7 @@ class FileCalls:
         if self._agent.done():
             if self._agent.exception():
                 return
-            self._cancel(error, _METHODS)
+            self._cancel(error, self._calls.values())
             self._agent = asyncio.get_running_loop().create_future()
         self._agent.set_exception(error)
         self._agent.exception()  # retrieved: nobody may be waiting
@@ -51,56 +47,30 @@ class FileCalls:
         """End the calls that the container's processes stand still for, with an error."""
         self._cancel(error, _STILL)
 
-    def _cancel(self, error: WoodlotError, methods: Collection[str]) -> None:
+    def _cancel(self, error: WoodlotError, methods: "Collection[str]") -> None:
         for call, name in self._calls.items():
             if name in methods:
                 self._cut[call] = error
                 call.cancel()
 
-    def handler(self) -> "grpc.GenericRpcHandler[bytes, bytes]":
-        """For the supervisor's gRPC server."""
-        # Any: gRPC's types know no handlers of asyncio.
-        untyped = cast("Any", grpc)
-        handlers = {
-            name: untyped.stream_stream_rpc_method_handler(self._method(name)) for name in _METHODS
-        }
-        handler: grpc.GenericRpcHandler[bytes, bytes] = untyped.method_handlers_generic_handler(
-            FILES_SERVICE, handlers
-        )
-        return handler
+    async def agent(self) -> "Agent":
+        """The guest's, once it is set up.
 
-    def _method(self, name: str) -> Any:  # noqa: ANN401 - gRPC's types know no asyncio handlers
-        async def handle(requests: AsyncIterator[bytes], context: Context) -> AsyncGenerator[bytes]:
-            try:
-                agent = await asyncio.shield(self._agent)
-            except WoodlotError as error:
-                await context.abort(grpc.StatusCode.FAILED_PRECONDITION, encode_error(error))
-            call = agent.open_raw(name)
-            self._calls[call] = name
-            feeding = asyncio.create_task(_feed(call, requests))
-            try:
-                async for message in call:
-                    yield message
-            except grpc.aio.AioRpcError as error:
-                await context.abort(error.code(), clean(error.details() or ""))
-            except asyncio.CancelledError:
-                # Either the client has gone, or the call was cut from this side.
-                if call not in self._cut:
-                    raise
-                why = encode_error(self._cut[call])
-                await context.abort(grpc.StatusCode.FAILED_PRECONDITION, why)
-            finally:
-                self._calls.pop(call)
-                self._cut.pop(call, None)
-                call.cancel()
-                feeding.cancel()
+        Raises:
+            WoodlotError: Why there are no files to be had.
+        """
+        return await asyncio.shield(self._agent)
 
-        return handle
+    @contextmanager
+    def under_way(self, call: Call, method: str) -> "Generator[None]":
+        """During the block `close` and `cancel` end the call."""
+        self._calls[call] = method
+        try:
+            yield
+        finally:
+            self._calls.pop(call)
+            self._cut.pop(call, None)
 
-
-async def _feed(call: Call, requests: AsyncIterator[bytes]) -> None:
-    # A call that has ended takes no more; its status says why.
-    with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-        async for request in requests:
-            await call.write(request)
-        await call.done_writing()
+    def why_cut(self, call: Call) -> WoodlotError | None:
+        """Why a call that is under way was ended from this side; None if it was not."""
+        return self._cut.get(call)

@@ -30,7 +30,7 @@ from woodlot.errors import (
     StateError,
     WoodlotError,
 )
-from woodlot.guest.client import clean
+from woodlot.guest.said import clean
 from woodlot.store.store import Store
 
 _MAX_PATH_BYTES = 4096

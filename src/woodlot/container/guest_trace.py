@@ -45,7 +45,7 @@ async def traced(agent: "Agent", started: "asyncio.Future[None]") -> AsyncGenera
 
 async def _take(agent: "Agent", since_ns: int) -> int:
     """Add the spans that ended after ``since_ns``, by our clock; the time up to which there are all."""
-    from woodlot.guest.client import clean
+    from woodlot.guest.said import clean
 
     asked = time.monotonic_ns()
     said = await agent.trace(timeout_s=_TIMEOUT_S)

@@ -223,7 +223,7 @@ async def _run(
     run: "Callable[[ExecSpec], AbstractAsyncContextManager[Process]]",
     output: bytearray,
 ) -> int:
-    from woodlot.guest.client import Exited, Output
+    from woodlot.guest.said import Exited, Output
 
     probe_id = f"health-{secrets.token_hex(8)}"
     async with (

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from contextlib import AbstractAsyncContextManager
 
-    from woodlot.guest.client import Agent, Hello
+    from woodlot.guest.client import Agent
+    from woodlot.guest.said import Hello
     from woodlot.template.template import Template
 
 log = logging.getLogger(__name__)
@@ -177,7 +178,8 @@ class Machine:
 
         async def join_networks() -> None:
             with trace.span("load gRPC"):
-                importlib.import_module("woodlot.guest.client")
+                # In a thread, so that it holds up nothing that QEMU waits for.
+                await asyncio.to_thread(importlib.import_module, "woodlot.guest.client")
             if join:
                 await stack.enter_async_context(self._joined())
 

@@ -146,7 +146,7 @@ class Processes:
         Raises:
             WoodlotError: Why it does not run.
         """
-        from woodlot.guest.client import Started
+        from woodlot.guest.said import Started
 
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

@@ -18,7 +18,7 @@ from woodlot.container.update import decode_update
 from woodlot.container.usage import host_memory_bytes
 from woodlot.container.wire import decode_exec, encode_end, encode_error
 from woodlot.errors import WoodlotError
-from woodlot.guest.client import Exited, Output, Started
+from woodlot.guest.said import Exited, Output, Started
 
 if TYPE_CHECKING:
     from woodlot.container.life import Life

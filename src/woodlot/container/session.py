@@ -2,9 +2,13 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from woodlot.container.logs import LogPosition, LogWriter
-from woodlot.guest.client import Exited, Output, Process, Started
+from woodlot.guest.said import Exited, Output, Started
+
+if TYPE_CHECKING:
+    from woodlot.guest.client import Process
 
 _QUEUE_CHUNKS = 8
 
@@ -90,7 +94,7 @@ class Session:
             if subscriber in views:
                 views.remove(subscriber)
 
-    async def pump(self, process: Process, started: "asyncio.Future[None]") -> Exited:
+    async def pump(self, process: "Process", started: "asyncio.Future[None]") -> Exited:
         """Carry output until the process ends; ``started`` is resolved when it runs.
 
         Raises:

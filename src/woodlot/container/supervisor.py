@@ -244,6 +244,7 @@ class Supervisor:
         import grpc.aio
 
         from woodlot._pb.supervisor.v1 import supervisor_pb2_grpc
+        from woodlot.container.file_service import build_handler
         from woodlot.container.service import Service
 
         # Any: the generated code carries no types.
@@ -252,7 +253,7 @@ class Supervisor:
             options=[("grpc.max_receive_message_length", 1 * MIB)]
         )
         register(Service(self), server)
-        server.add_generic_rpc_handlers((self._file_calls.handler(),))
+        server.add_generic_rpc_handlers((build_handler(self._file_calls),))
         sockets = self._paths.sockets(self._spec.id)
         sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
         server.add_insecure_port(f"unix:{sockets / 's.sock'}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from woodlot.guest.client import clean
+from woodlot.guest.said import clean
 
 if TYPE_CHECKING:
     from woodlot._pb.agent.v1 import agent_pb2

@@ -7,8 +7,7 @@ import logging
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -18,6 +17,7 @@ from woodlot._pb.agent.v1.agent_pb2_grpc import AgentStub
 from woodlot.channel import Channel
 from woodlot.errors import ConfigError, ErrorCode, ExecutionError, GuestError, GuestTimeoutError
 from woodlot.guest.connection import Connection
+from woodlot.guest.said import Event, Exited, Hello, Output, Started, clean
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,6 @@ PROTOCOL_VERSION = 1
 FILES_SERVICE = "woodlot.agent.v1.Files"
 STDIN_CHUNK_BYTES = 64 << 10
 _MAX_MESSAGE_BYTES = 4 << 20
-_MAX_TEXT = 500
 
 _CHANNEL_OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
@@ -41,44 +40,6 @@ _CHANNEL_OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.http2.lookahead_bytes", 256 << 10),
     ("grpc.http2.bdp_probe", 0),
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Started:
-    """The process runs."""
-
-    pid: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
-    """Bytes the process wrote."""
-
-    data: bytes
-    stderr: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exited:
-    """The process has ended, and all its output has been delivered."""
-
-    code: int
-    """Its own status, or 128 + signal."""
-    signal: int
-    oom_killed: bool
-
-
-Event: TypeAlias = Started | Output | Exited
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hello:
-    """What the guest says of itself."""
-
-    agent_version: str
-    kernel_release: str
-    machine: str
-    features: frozenset[str]
 
 
 class Process:
@@ -335,11 +296,6 @@ class Agent(Channel):
             await self._stub.Shutdown(pb.ShutdownRequest(), timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             raise _translate(error, "shut down", timeout_s) from error
-
-
-def clean(text: str) -> str:
-    """Text from the guest, fit to be shown: one line, printable, bounded."""
-    return "".join(char if char.isprintable() else " " for char in text[:_MAX_TEXT]).strip()
 
 
 def _translate(

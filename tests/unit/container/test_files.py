@@ -18,6 +18,7 @@ from woodlot._pb.agent.v1 import agent_pb2 as pb
 from woodlot._pb.agent.v1 import agent_pb2_grpc
 from woodlot.container import copy
 from woodlot.container.file_calls import FileCalls
+from woodlot.container.file_service import build_handler
 from woodlot.container.files import Change, ChangeKind, Files
 from woodlot.errors import (
     GuestError,
@@ -121,7 +122,9 @@ async def files(paths: Any, guest: Guest, file_calls: FileCalls) -> AsyncGenerat
         add = cast("Any", agent_pb2_grpc).add_FilesServicer_to_server
         await stack.enter_async_context(serve(below, lambda server: add(guest, server)))
         await stack.enter_async_context(
-            serve(above, lambda server: server.add_generic_rpc_handlers((file_calls.handler(),)))
+            serve(
+                above, lambda server: server.add_generic_rpc_handlers((build_handler(file_calls),))
+            )
         )
         file_calls.open(await stack.enter_async_context(Agent(f"unix:{below}")))
         yield await stack.enter_async_context(Files(above, "web"))
@@ -259,7 +262,7 @@ async def test_calls_are_ended_with_a_reason(
 async def test_calls_wait_for_the_guest(paths: Any, file_calls: FileCalls) -> None:
     path = paths.runtime / "s"
     async with (
-        serve(path, lambda server: server.add_generic_rpc_handlers((file_calls.handler(),))),
+        serve(path, lambda server: server.add_generic_rpc_handlers((build_handler(file_calls),))),
         Files(path, "web") as files,
     ):
         finding = asyncio.create_task(files.find("/", follow=False))

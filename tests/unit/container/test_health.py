@@ -11,7 +11,8 @@ from woodlot.container.health import HealthRequest, build_spec, judge, watch
 from woodlot.container.spec import ExecSpec, HealthSpec
 from woodlot.container.state import Health, Probe
 from woodlot.errors import ConfigError, StateError, WoodlotError
-from woodlot.guest.client import Exited, Output, Process, Started
+from woodlot.guest.client import Process
+from woodlot.guest.said import Exited, Output, Started
 
 S = 10**9
 SPEC = HealthSpec(args=("check",), interval_s=0.001, timeout_s=5, retries=2)

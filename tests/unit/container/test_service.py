@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import grpc.aio
@@ -24,7 +24,10 @@ from woodlot.container.update import Update
 from woodlot.container.usage import Stats
 from woodlot.container.wire import decode_end
 from woodlot.errors import ErrorCode, ExecutionError, GuestError, StateError, WoodlotError
-from woodlot.guest.client import Exited, Output, Process, Started
+from woodlot.guest.said import Exited, Output, Started
+
+if TYPE_CHECKING:
+    from woodlot.guest.client import Process
 
 END = End(code=7, signal=0, oom_killed=True, reason="öde")
 

@@ -2,14 +2,17 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from woodlot.container.logs import LogWriter
 from woodlot.container.session import Session, Subscriber
 from woodlot.errors import ExecutionError
-from woodlot.guest.client import Event, Exited, Output, Process, Started
+from woodlot.guest.said import Event, Exited, Output, Started
+
+if TYPE_CHECKING:
+    from woodlot.guest.client import Process
 
 EXITED = Exited(code=3, signal=0, oom_killed=False)
 

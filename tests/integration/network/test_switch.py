@@ -14,6 +14,7 @@ import pytest
 
 from woodlot.errors import AlreadyExistsError, ConfigError, NetworkError, WoodlotError
 from woodlot.network import switch
+from woodlot.network.link import Link
 from woodlot.network.network import Network
 from woodlot.network.switch import Attachment, Port, Wanted
 from woodlot.paths import Paths
@@ -164,11 +165,12 @@ async def test_a_switch_that_is_just_being_killed_is_replaced(paths: Paths) -> N
 
 async def test_a_container_is_told_when_its_vm_breaks_the_rules(paths: Paths) -> None:
     async with join(paths, "web", 1) as web:
-        with socket.socket(socket.AF_UNIX) as vm:
-            vm.connect(str(paths.runtime / "web.sock"))
-            vm.sendall(b"\xff\xff\xff\xff")
-            async with asyncio.timeout(5):
-                assert "a frame of 4294967295 bytes" in await web.lost
+        link = Link()
+        link.give(paths.runtime / "web.sock")
+        os.write(link.fd, b"\xff\xff\xff\xff")
+        async with asyncio.timeout(5):
+            assert "a frame of 4294967295 bytes" in await web.lost
+        link.close()
     await until_gone(paths)
 
 

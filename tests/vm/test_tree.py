@@ -18,7 +18,7 @@ pytestmark = pytest.mark.vm
 
 LISTER = "/.lister"
 # Reads the program from stdin, since not every image can fetch one.
-SCRIPT = f"cat >{LISTER} && chmod 755 {LISTER} && exec {LISTER}"
+SCRIPT = f"cat >{LISTER} && chmod 755 {LISTER} && exec {LISTER} / $0"
 # Written for each container, Docker's own mark, and ours.
 OWN = {"/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/etc/mtab", "/.dockerenv", LISTER}
 
@@ -48,9 +48,12 @@ def run(argv: list[str | Path], lister: Path, env: dict[str, str] | None = None)
     return tree(done.stdout)
 
 
-def ours(container: Cli, reference: str, lister: Path) -> Tree:
-    command = ["--rm", "-i", "--user", "0", "--entrypoint", "sh", reference, "-c", SCRIPT]
-    return run([PROGRAM, "run", *command], lister, container.environment())
+def command(reference: str, what: str = "contents") -> list[str]:
+    return ["--rm", "-i", "--user", "0", "--entrypoint", "sh", reference, "-c", SCRIPT, what]
+
+
+def ours(container: Cli, reference: str, lister: Path, what: str = "contents") -> Tree:
+    return run([PROGRAM, "run", *command(reference, what)], lister, container.environment())
 
 
 def assert_equal(ours: Tree, theirs: Tree, *, without: set[str]) -> None:
@@ -60,18 +63,19 @@ def assert_equal(ours: Tree, theirs: Tree, *, without: set[str]) -> None:
 
 
 # Reading a whole tree takes an emulated guest minutes; python:3.11 holds all of debian:12.
-TREES = ["edge:1", "python:3.11", *(["debian:12"] if os.environ.get("WOODLOT_TEST_SOAK") else [])]
+TREES = [("edge:1", "contents"), ("python:3.11", "attributes")]
+if os.environ.get("WOODLOT_TEST_SOAK"):
+    TREES += [("python:3.11", "contents"), ("debian:12", "contents")]
 
 
-@pytest.mark.parametrize("name", TREES)
+@pytest.mark.parametrize(("name", "what"), TREES)
 def test_it_is_dockers(
-    container: Cli, registry: Registry, docker: Docker, lister: Path, name: str
+    container: Cli, registry: Registry, docker: Docker, lister: Path, *, name: str, what: str
 ) -> None:
     reference = registry.reference(name)
     docker("pull", "-q", reference)
-    command = ["--rm", "-i", "--user", "0", "--entrypoint", "sh", reference, "-c", SCRIPT]
-    theirs = run(["docker", "-H", docker.host, "run", *command], lister)
-    seen = ours(container, reference, lister)
+    theirs = run(["docker", "-H", docker.host, "run", *command(reference, what)], lister)
+    seen = ours(container, reference, lister, what)
     if name == "edge:1":
         # Docker takes times before 1970 for 1970.
         assert seen["/y1901"].pop("mtime") == "-2000000000.000000000"

@@ -34,11 +34,15 @@ type entry struct {
 	Xattrs map[string]string `json:"xattrs,omitempty"`
 }
 
+// contents says whether what is in files is told, too: reading all of a large tree takes an emulated guest minutes.
+var contents bool
+
 func main() {
 	root := "/"
 	if len(os.Args) > 1 {
 		root = os.Args[1]
 	}
+	contents = len(os.Args) < 3 || os.Args[2] != "attributes"
 	if err := list(root, json.NewEncoder(os.Stdout)); err != nil {
 		fmt.Fprintln(os.Stderr, "lister:", err)
 		os.Exit(1)
@@ -102,6 +106,9 @@ func describe(path string, st *syscall.Stat_t) (*entry, error) {
 	case syscall.S_IFLNK:
 		e.Target, err = os.Readlink(path)
 	case syscall.S_IFREG:
+		if !contents {
+			break
+		}
 		e.CRC64, err = hash(path)
 	case syscall.S_IFBLK, syscall.S_IFCHR:
 		e.Device = uint64(st.Rdev)

@@ -96,12 +96,20 @@ def auth_registry(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @pytest.fixture(scope="session")
-def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
+def docker_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
     """A Docker engine of the session's own; its containers have no network."""
     require_root()
     require_programs("dockerd", "docker")
     with run_docker(tmp_path_factory.mktemp("docker") / "data") as engine:
         yield engine
+
+
+@pytest.fixture
+def docker(docker_engine: Docker) -> Iterator[Docker]:
+    """The session's Docker engine, without containers: those a test makes are removed after it."""
+    yield docker_engine
+    if left := docker_engine("ps", "-aq").stdout.split():
+        docker_engine("rm", "-f", "-v", *left)
 
 
 @pytest.fixture(scope="session")

@@ -164,7 +164,7 @@ def test_a_file_is_not_mounted_over_a_directory(container: Cli, image: str, tree
 
 def test_two_containers_share_a_directory_at_once(container: Cli, image: str, tree: Path) -> None:
     wait = "while [ ! -e /s/%s ]; do sleep 0.1; done; cat /s/%s"
-    first = f"echo one > /s/one; {wait % ('two', 'two')}"
+    first = f"echo one > /s/.one; mv /s/.one /s/one; {wait % ('two', 'two')}"
     second = f"{wait % ('one', 'one')}; echo two > /s/.two; mv /s/.two /s/two"
     one = container.popen("run", "--rm", "-v", f"{tree}:/s", image, "sh", "-c", first)
     with ended(one):

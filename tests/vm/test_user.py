@@ -198,7 +198,7 @@ def test_a_user_has_containers_in_the_background(
     user("pause", "web", runtime=runtime)
     user("unpause", "web", runtime=runtime)
     user("update", "--restart", "no", "web", runtime=runtime)
-    script = "import woodlot; print(woodlot.Client().get('web').exec(['cat', '/srv/copy']).stdout)"
+    script = "import woodlot; print(woodlot.Client().containers.get('web').exec(['cat', '/srv/copy']).stdout)"
     assert user.python(script, runtime=runtime) == "from the host\n"
     user("exec", "web", "touch", "/committed", runtime=runtime)
     committed = user("commit", "web", runtime=runtime).strip()

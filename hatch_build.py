@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,8 +155,12 @@ def find_go(root: Path) -> Path:
 
 def project_version(root: Path) -> str:
     """The version that the programs tell."""
-    project: dict[str, str] = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    return project["version"]
+    found = re.search(
+        '^__version__ = "(.+)"$', (root / "src/woodlot/__init__.py").read_text(), re.MULTILINE
+    )
+    if found is None:
+        raise SystemExit('error: src/woodlot/__init__.py has no line __version__ = "..."')
+    return found[1]
 
 
 def minimum_go(root: Path) -> tuple[int, ...]:

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from woodlot.aio import Result
     from woodlot.sync import Client, Container, run
 
-__all__ = ["Client", "Container", "Result", "run"]
+__all__ = ["Client", "Container", "Result", "__version__", "run"]
+
+__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:

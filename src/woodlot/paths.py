@@ -20,10 +20,10 @@ runtime/                   $XDG_RUNTIME_DIR/woodlot: sockets only, paths under 1
 import hashlib
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 
 from woodlot.errors import ConfigError
+from woodlot.values import dataclass
 
 # sun_path holds 108 bytes on Linux and 104 on macOS, with the final NUL.
 MAX_SOCKET_PATH_BYTES = 100

@@ -10,10 +10,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from woodlot.errors import NotFoundError, WoodlotError
+from woodlot.values import dataclass
 
 log = logging.getLogger(__name__)
 

@@ -7,13 +7,13 @@ import difflib
 import os
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
 from woodlot.errors import ConfigError
 from woodlot.units import GIB, parse_size
+from woodlot.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from woodlot.aio.handle import Handle
 from woodlot.errors import ConfigError, LimitError, TimeLimitError, WoodlotError
 from woodlot.units import MIB
+from woodlot.values import dataclass
 
 if TYPE_CHECKING:
     from woodlot.container.client import Attachment

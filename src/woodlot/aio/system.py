@@ -1,9 +1,10 @@
 """`Client.system`: what containers run on, and what all of it takes."""
 
 import asyncio
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+from woodlot.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,10 +11,10 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
 
 from woodlot.errors import ConfigError, IntegrityError, LimitError, StateError
 from woodlot.rootfs.tar import Kind, TarEntry, TarReader, show_name
+from woodlot.values import dataclass
 
 MAX_FILES = 5_000_000
 _MAX_DEPTH = 512

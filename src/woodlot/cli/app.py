@@ -3,15 +3,15 @@
 import importlib
 import os
 import sys
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import click
 
-from woodlot import trace
+from woodlot import __version__, trace
 from woodlot.cli.output import print_error
 from woodlot.errors import ErrorCode, ExecutionError, WoodlotError
+from woodlot.values import dataclass
 
 if TYPE_CHECKING:
     from woodlot.aio import Client
@@ -146,7 +146,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--root", envvar="WOODLOT_ROOT", metavar="DIR", help="Keep all data there.")
 @click.option("--debug", is_flag=True, envvar="CONTAINER_DEBUG", help="Tell what is done.")
-@click.version_option(package_name="woodlot", prog_name="container")
+@click.version_option(__version__, prog_name="container")
 @click.pass_context
 def cli(context: click.Context, *, root: str | None, debug: bool) -> None:
     """Run every Linux container in a virtual machine of its own."""

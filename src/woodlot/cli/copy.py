@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
@@ -18,6 +17,7 @@ import click
 from woodlot.cli import completion
 from woodlot.errors import ConfigError
 from woodlot.units import format_size
+from woodlot.values import dataclass
 
 if TYPE_CHECKING:
     from woodlot.aio import Container

@@ -3,13 +3,14 @@
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 import click
 from click.shell_completion import CompletionItem
 
 from woodlot.cli.output import print_aligned, print_json, print_shown, print_table, print_yaml
+from woodlot.values import dataclass
 
 if TYPE_CHECKING:
     from woodlot.cli.gotemplate import Template

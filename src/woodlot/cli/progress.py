@@ -6,12 +6,12 @@ import sys
 import threading
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from woodlot.errors import ConfigError
 from woodlot.progress import NoProgress, Progress
 from woodlot.units import format_size
+from woodlot.values import dataclass
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichBars

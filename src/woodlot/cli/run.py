@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from woodlot.cli import completion
 from woodlot.cli.image import choose_platform, fetch_options, platform_options
 from woodlot.cli.progress import make_progress
 from woodlot.errors import ConfigError, WoodlotError
+from woodlot.values import dataclass
 
 if TYPE_CHECKING:
     from woodlot.aio import Prepared, Request

@@ -3,12 +3,12 @@
 import asyncio
 import platform
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from woodlot import __version__
 from woodlot.cli.df import df
 from woodlot.cli.groups import Group
 from woodlot.cli.listing import Form, View, format_option, list_options, show, show_one
@@ -39,7 +39,7 @@ def system() -> None:
 def status(app: "App", *, style: "str | Custom", progress: str) -> None:
     """Tell which accelerator is used and why, the kernel, and where the data is."""
     client = app.client
-    fields: dict[str, object] = {"version": _own_version()}
+    fields: dict[str, object] = {"version": __version__}
     try:
         fields["qemu"] = client.system.qemu_version()
         with make_progress(progress) as drawn:
@@ -66,7 +66,7 @@ def status(app: "App", *, style: "str | Custom", progress: str) -> None:
 @click.pass_obj
 def version(app: "App", *, style: "str | Custom") -> None:
     """Show the versions of what is at work."""
-    fields: dict[str, object] = {"woodlot": _own_version(), "python": platform.python_version()}
+    fields: dict[str, object] = {"woodlot": __version__, "python": platform.python_version()}
     try:
         fields["qemu"] = app.client.system.qemu_version()
     except WoodlotError as error:
@@ -156,15 +156,6 @@ def _describe(one: "Kernel", *, used: bool) -> Mapping[str, object]:
         "modules": [module.name for module in one.modules],
         "default": used,
     }
-
-
-def _own_version() -> str:
-    from importlib.metadata import version as installed_version
-
-    try:
-        return installed_version("woodlot")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _show(

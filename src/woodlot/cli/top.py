@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +10,7 @@ import click
 from woodlot.cli import completion
 from woodlot.cli.output import print_table
 from woodlot.errors import ConfigError
+from woodlot.values import dataclass
 
 if TYPE_CHECKING:
     from woodlot.aio import RunningProcess

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from woodlot.container import lifecycle, state
@@ -22,6 +22,7 @@ from woodlot.paths import Paths
 from woodlot.progress import Progress
 from woodlot.store.locks import hold_sync, unlock_and_close
 from woodlot.store.store import Store
+from woodlot.values import dataclass
 from woodlot.vmm.base import Accelerator, Arch
 
 _TRIES = 3

@@ -1,13 +1,13 @@
 """What every start needs before there is a VM: a kernel, its initial RAM filesystem, and an accelerator."""
 
 import asyncio
-from dataclasses import dataclass
 from pathlib import Path
 
 from woodlot.kernel import catalog, initramfs
 from woodlot.kernel.catalog import Kernel
 from woodlot.paths import Paths
 from woodlot.progress import Progress
+from woodlot.values import dataclass
 from woodlot.vmm.accelerator import Choice
 from woodlot.vmm.base import Accelerator, Arch
 from woodlot.vmm.qemu.probe import choose_accelerator

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from woodlot import settings
@@ -22,6 +22,7 @@ from woodlot.oci.digest import Digest
 from woodlot.oci.reference import Reference, parse_reference
 from woodlot.progress import NoProgress, Progress
 from woodlot.store.store import Store
+from woodlot.values import dataclass
 
 _TASK = "commit"
 

@@ -6,7 +6,7 @@ import stat
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from woodlot.archive.pack import pack, pack_bytes
@@ -17,6 +17,7 @@ from woodlot.container.threaded import consume, produce
 from woodlot.errors import IntegrityError, LimitError, NotFoundError, StateError
 from woodlot.progress import NoProgress, Progress
 from woodlot.rootfs.tar import Kind, TarReader
+from woodlot.values import dataclass
 
 FILE_MODE = 0o644
 

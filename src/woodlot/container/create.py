@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from woodlot import settings
@@ -16,6 +16,7 @@ from woodlot.errors import ConfigError
 from woodlot.image.image import Image
 from woodlot.network import egress
 from woodlot.units import MIB, parse_size
+from woodlot.values import dataclass
 
 # Docker's least.
 MIN_MEMORY_BYTES = 6 * MIB

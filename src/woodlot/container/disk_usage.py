@@ -1,13 +1,13 @@
 """What everything takes on the disk, and what of it nothing needs."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from woodlot.container import lifecycle
 from woodlot.image import collect
 from woodlot.store.disk import used_bytes
 from woodlot.store.store import Store
 from woodlot.template import template
+from woodlot.values import dataclass
 from woodlot.volume import volume
 
 

@@ -8,7 +8,6 @@ import os
 import stat
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +31,7 @@ from woodlot.errors import (
 )
 from woodlot.guest.said import clean
 from woodlot.store.store import Store
+from woodlot.values import dataclass
 
 _MAX_PATH_BYTES = 4096
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}

@@ -9,13 +9,14 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from woodlot.container.spec import ExecSpec, HealthSpec
 from woodlot.container.state import KILLED_EXIT_CODE, Health, Probe
 from woodlot.errors import ConfigError, WoodlotError
 from woodlot.units import parse_duration
+from woodlot.values import dataclass
 
 if TYPE_CHECKING:
     from woodlot.guest.client import Process

@@ -7,7 +7,7 @@ import json
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 from woodlot.container import options
@@ -15,6 +15,7 @@ from woodlot.container.words import expand, split
 from woodlot.errors import ConfigError
 from woodlot.oci.config import DEFAULT_SHELL, ImageConfig
 from woodlot.units import parse_duration
+from woodlot.values import dataclass
 
 _PORT = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
 _NO_TRIGGER = frozenset(("ONBUILD", "FROM", "MAINTAINER"))

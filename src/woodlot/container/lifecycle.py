@@ -12,7 +12,6 @@ import os
 import secrets
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from woodlot.container import options, sockets, state
@@ -24,6 +23,7 @@ from woodlot.store.containers import ContainerRecord
 from woodlot.store.disk import disk_errors
 from woodlot.store.locks import hold, open_lock, try_flock, unlock_and_close
 from woodlot.store.store import Store
+from woodlot.values import dataclass
 from woodlot.volume import volume
 
 log = logging.getLogger(__name__)

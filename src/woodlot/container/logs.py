@@ -5,16 +5,18 @@ of output longer than 16 KiB becomes several objects, of which only the last end
 """
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Literal
+
+from woodlot.values import dataclass
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +123,7 @@ def _encode(piece: bytes) -> str:
     return json.dumps(piece.decode("utf-8", "replace"), ensure_ascii=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)  # noqa: TID251 - one is made for each line of a log
 class Record:
     """A line of a container's log, or a piece of a very long one."""
 

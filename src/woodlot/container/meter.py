@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -12,6 +11,7 @@ from woodlot.container.spec import ContainerSpec
 from woodlot.container.usage import Stats
 from woodlot.errors import WoodlotError
 from woodlot.paths import Paths
+from woodlot.values import dataclass
 
 _SAMPLE_TIMEOUT_S = 3.0
 

@@ -4,9 +4,9 @@ Source: docs.docker.com, "docker container cp"; tried with Docker 20.10.
 """
 
 import posixpath
-from dataclasses import dataclass
 
 from woodlot.errors import NotFoundError, StateError
+from woodlot.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

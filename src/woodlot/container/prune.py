@@ -1,6 +1,6 @@
 """Removing what nothing uses. What somebody comes to use meanwhile stays, and so does what it needs."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from woodlot import filters
 from woodlot.container import lifecycle, selection
@@ -14,6 +14,7 @@ from woodlot.network import selection as network_selection
 from woodlot.store.disk import used_bytes
 from woodlot.store.store import Store
 from woodlot.template import template
+from woodlot.values import dataclass
 from woodlot.volume import selection as volume_selection
 from woodlot.volume import volume
 

@@ -1,11 +1,11 @@
 """One run of a container's process, as its clients see it: output fanned out, input taken, one end for all."""
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from woodlot.container.logs import LogPosition, LogWriter
 from woodlot.guest.said import Exited, Output, Started
+from woodlot.values import dataclass
 
 if TYPE_CHECKING:
     from woodlot.guest.client import Process

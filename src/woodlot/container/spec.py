@@ -1,8 +1,10 @@
 """What a container is: one frozen value, stored as JSON in its record and read back whole."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any, Literal, Self
+
+from woodlot.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

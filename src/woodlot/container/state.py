@@ -1,8 +1,10 @@
 """The states of a container, each with what only it has."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Literal, TypeAlias, assert_never
+
+from woodlot.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """What can be changed of a container after it was made: its limits and its restart policy."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from woodlot.container import lifecycle, restart
@@ -9,6 +9,7 @@ from woodlot.errors import ConfigError, LimitError
 from woodlot.store.locks import unlock_and_close
 from woodlot.store.store import Store
 from woodlot.units import MIB
+from woodlot.values import dataclass
 
 if TYPE_CHECKING:
     from woodlot._pb.supervisor.v1 import supervisor_pb2

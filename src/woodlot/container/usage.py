@@ -5,11 +5,11 @@ Most of it is the guest's word: numbers are bounded by their types, texts are cu
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from woodlot.guest.said import clean
+from woodlot.values import dataclass
 
 if TYPE_CHECKING:
     from woodlot._pb.agent.v1 import agent_pb2

@@ -9,9 +9,10 @@ import os
 import pwd
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
+
+from woodlot.values import dataclass
 
 Row: TypeAlias = tuple[int, int, int]
 """First id inside, first id outside, count: a line of user_namespaces(7)'s uid_map."""

@@ -9,7 +9,6 @@ import socket
 import stat
 import sys
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from woodlot import process
@@ -17,6 +16,7 @@ from woodlot.errors import ConfigError, NotFoundError, VmmError
 from woodlot.files import confine
 from woodlot.files.idmap import IdMap, find_idmap
 from woodlot.files.virtiofsd import Virtiofsd, build_argv, find_virtiofsd
+from woodlot.values import dataclass
 
 SINGLE_NAME = confine.SINGLE_NAME
 _STOP_GRACE_S = 2.0

@@ -7,12 +7,12 @@ package of its own (Debian 13). docs/design/files.md tells why each option is wh
 import functools
 import os
 import re
-from dataclasses import dataclass
 from enum import StrEnum, auto
 from pathlib import Path
 
 from woodlot import process
 from woodlot.errors import VmmError
+from woodlot.values import dataclass
 
 # Where packages put it: rarely on PATH, for it is no program for people.
 PLACES = (

@@ -1,7 +1,8 @@
 """What a guest says, in values that need no gRPC: loading that takes longer than starting a monitor."""
 
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from woodlot.values import dataclass
 
 _MAX_TEXT = 500
 

@@ -3,7 +3,6 @@
 import contextlib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +14,7 @@ from woodlot.oci.reference import Reference, parse_reference
 from woodlot.store.containers import ContainerRecord
 from woodlot.store.images import ImageRecord
 from woodlot.store.store import Store
+from woodlot.values import dataclass
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _ROOTFS = re.compile(r"[0-9a-f]{64}\.erofs")

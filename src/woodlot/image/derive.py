@@ -8,7 +8,7 @@ As with a pull, the record comes last: until then nothing is there but blobs tha
 import asyncio
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol, cast
 
 from isal import isal_zlib  # pyright: ignore[reportMissingTypeStubs]
@@ -33,6 +33,7 @@ from woodlot.progress import Progress
 from woodlot.store.content import ContentStore
 from woodlot.store.store import Store
 from woodlot.units import format_size
+from woodlot.values import dataclass
 
 # With this one gzip is as quick as the disk; the header tells no time.
 _LEVEL = 2

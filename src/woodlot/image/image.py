@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from woodlot.oci.platform import Platform, choose, host
 from woodlot.oci.reference import Reference, parse_reference
 from woodlot.store.images import ImageRecord
 from woodlot.store.store import Store
+from woodlot.values import dataclass
 
 _ID_DIGITS = 64
 # Shorter ones are more often meant as names.

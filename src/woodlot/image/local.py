@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from woodlot.errors import IntegrityError, LimitError, NotFoundError, UnsupportedError
@@ -20,6 +19,7 @@ from woodlot.oci.platform import Platform
 from woodlot.paths import Paths
 from woodlot.rootfs import FORMAT_VERSION
 from woodlot.store.content import ContentStore
+from woodlot.values import dataclass
 
 # Reading one of them may fail so; a listing then goes on without it.
 UNREADABLE = (NotFoundError, IntegrityError, UnsupportedError, LimitError)

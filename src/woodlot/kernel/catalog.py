@@ -20,11 +20,11 @@ import re
 import shutil
 import tempfile
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from woodlot.errors import ConfigError, IntegrityError, NotFoundError, UnsupportedError
 from woodlot.paths import Paths
+from woodlot.values import dataclass
 
 OWN_PREFIX = "woodlot-"
 DEBIAN_PREFIX = "debian-"

@@ -9,12 +9,13 @@ import lzma
 import re
 import tarfile
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import IO, cast
 
 from woodlot.errors import IntegrityError, LimitError
 from woodlot.kernel import modules
+from woodlot.values import dataclass
 
 MAX_IMAGE_BYTES = 512 << 20
 MAX_FILES = 200_000

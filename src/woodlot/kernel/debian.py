@@ -11,7 +11,6 @@ import re
 import tempfile
 import threading
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from woodlot import process, settings
@@ -20,6 +19,7 @@ from woodlot.kernel import catalog, deb, modules
 from woodlot.kernel.catalog import Kernel
 from woodlot.paths import Paths
 from woodlot.progress import NoProgress, Progress
+from woodlot.values import dataclass
 
 _SIGNED = (
     "-o", "APT::Get::AllowUnauthenticated=false",

@@ -20,13 +20,13 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from woodlot.errors import NotFoundError
 from woodlot.kernel.catalog import FETCH_AGAIN_HINT, Kernel
 from woodlot.paths import Paths
+from woodlot.values import dataclass
 
 # Raised when the archive's layout changes.
 _FORMAT = 2

@@ -3,9 +3,9 @@
 import lzma
 import struct
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 from woodlot.errors import IntegrityError, LimitError, UnsupportedError
+from woodlot.values import dataclass
 
 MAX_MODULE_BYTES = 64 << 20
 

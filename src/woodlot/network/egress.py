@@ -8,9 +8,9 @@ A name allows the addresses that it resolves to. ``*.example.com`` is all names 
 import ipaddress
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from woodlot.errors import ConfigError
+from woodlot.values import dataclass
 
 MAX_RULES = 256
 # Names without a dot are containers', which are always reached.

@@ -5,7 +5,7 @@ import re
 import secrets
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum, auto
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from woodlot.network.egress import Egress
 from woodlot.network.egress import parse as parse_egress
 from woodlot.store.networks import NetworkRecord
 from woodlot.store.store import Store
+from woodlot.values import dataclass
 
 DEFAULT = "default"
 NONE = "none"

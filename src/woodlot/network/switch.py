@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,6 +36,7 @@ from woodlot.network.link import Link
 from woodlot.network.network import Driver, Network
 from woodlot.paths import Paths
 from woodlot.store.locks import hold
+from woodlot.values import dataclass
 
 ATTACH_TIMEOUT_S = 20.0
 CALL_TIMEOUT_S = 10.0

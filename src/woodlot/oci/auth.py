@@ -10,13 +10,14 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import cast
 
 from woodlot import process
 from woodlot.errors import AuthError
 from woodlot.oci.reference import DOCKER_HUB
+from woodlot.values import dataclass
 
 HELPER_TIMEOUT_S = 30.0
 _HELPER_NAME = re.compile(r"[A-Za-z0-9_.-]+")

@@ -5,7 +5,6 @@ Source: OCI image-spec, config.md; Docker's image-spec v1.2 for ``Healthcheck`` 
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +13,7 @@ from woodlot.oci.digest import Digest, parse_digest
 from woodlot.oci.jsonvalue import JsonObject, parse_object
 from woodlot.oci.manifest import MAX_LAYERS
 from woodlot.oci.platform import Platform, make_platform
+from woodlot.values import dataclass
 
 MAX_CONFIG_BYTES = 8 << 20
 DEFAULT_SHELL = ("/bin/sh", "-c")

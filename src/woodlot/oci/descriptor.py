@@ -3,11 +3,10 @@
 Source: OCI image-spec, descriptor.md.
 """
 
-from dataclasses import dataclass
-
 from woodlot.oci.digest import Digest, parse_digest
 from woodlot.oci.jsonvalue import JsonObject
 from woodlot.oci.platform import Platform, make_platform
+from woodlot.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast
 
 from woodlot.errors import IntegrityError
+from woodlot.values import dataclass
 
 MAX_STRING = 1 << 20
 

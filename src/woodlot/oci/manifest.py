@@ -4,12 +4,12 @@ Source: OCI image-spec, image-index.md and manifest.md; distribution, manifest-v
 """
 
 import json
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from woodlot.errors import IntegrityError, UnsupportedError
 from woodlot.oci.descriptor import Descriptor, parse_descriptor
 from woodlot.oci.jsonvalue import JsonObject, parse_object
+from woodlot.values import dataclass
 
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_LAYERS = 512

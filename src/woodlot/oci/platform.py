@@ -6,9 +6,9 @@ Source: OCI image-spec, image-index.md, "Platform Variants".
 import os as host_os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from woodlot.errors import ConfigError
+from woodlot.values import dataclass
 
 _ALIASES = {
     "x86_64": ("amd64", None),

@@ -5,11 +5,11 @@ defaults (docker.io, library/, latest) people expect.
 """
 
 import re
-from dataclasses import dataclass
 
 from woodlot import settings
 from woodlot.errors import ConfigError, IntegrityError
 from woodlot.oci.digest import Digest, parse_digest, short
+from woodlot.values import dataclass
 
 DOCKER_HUB = "docker.io"
 DEFAULT_TAG = "latest"

@@ -13,7 +13,6 @@ import random
 import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
@@ -36,6 +35,7 @@ from woodlot.oci.responses import (
 )
 from woodlot.oci.tokens import TokenSource
 from woodlot.oci.transport import Retry, Timeouts, choose_scheme, failure, make_client, not_found
+from woodlot.values import dataclass
 
 log = logging.getLogger(__name__)
 

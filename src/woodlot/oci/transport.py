@@ -6,7 +6,6 @@ import os
 import socket
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum, auto
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +16,7 @@ import httpx
 
 from woodlot import settings
 from woodlot.errors import ConfigError, NotFoundError, RegistryError
+from woodlot.values import dataclass
 
 SCHEMES = ("auto", "http", "https")
 DOCKER_CERTIFICATES = Path("/etc/docker/certs.d")

@@ -16,7 +16,6 @@ import os
 import tempfile
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from woodlot.errors import LimitError, NotFoundError
@@ -30,6 +29,7 @@ from woodlot.rootfs.layer import Budget, BuildLimits, LayerSource, read_layer
 from woodlot.rootfs.node import File
 from woodlot.rootfs.tar import TarEntry, TarReader, show_name
 from woodlot.rootfs.tree import Tree
+from woodlot.values import dataclass
 
 __all__ = ["BuildLimits", "LayerSource", "RootfsInfo", "build_rootfs"]
 

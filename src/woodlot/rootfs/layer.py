@@ -6,7 +6,6 @@ Source: OCI image-spec, layer.md (media types), config.md (``rootfs.diff_ids``).
 import hashlib
 import threading
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, Protocol, cast
 
@@ -14,6 +13,7 @@ from isal import igzip_lib  # pyright: ignore[reportMissingTypeStubs]
 
 from woodlot.errors import IntegrityError, LimitError, UnsupportedError
 from woodlot.units import MIB, format_size
+from woodlot.values import dataclass
 
 CHUNK_BYTES = MIB
 _READ_BYTES = 256 << 10

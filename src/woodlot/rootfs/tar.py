@@ -14,7 +14,7 @@ import binascii
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass  # noqa: TID251 - one is made for each entry of an archive
 from enum import Enum, auto
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes

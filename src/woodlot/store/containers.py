@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import cast
 
 from woodlot.errors import AlreadyExistsError, ConfigError, IntegrityError, NotFoundError
 from woodlot.store.db import Database
 from woodlot.store.events import EventLog
+from woodlot.values import dataclass
 
 _COLUMNS = "id, name, created_at, spec, state"
 

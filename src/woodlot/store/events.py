@@ -17,7 +17,6 @@ import os
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self
 
@@ -25,6 +24,7 @@ from woodlot import filters
 from woodlot.errors import WoodlotError
 from woodlot.oci.reference import parse_reference
 from woodlot.store.locks import hold_sync
+from woodlot.values import dataclass
 
 log = logging.getLogger(__name__)
 

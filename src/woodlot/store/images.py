@@ -1,11 +1,11 @@
 """Records of images: which name stands for which index or manifest."""
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from woodlot.oci.digest import Digest
 from woodlot.store.db import Database
 from woodlot.store.events import EventLog
+from woodlot.values import dataclass
 
 _COLUMNS = "reference, digest, media_type, size, created_at"
 

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from woodlot.errors import AlreadyExistsError, ConfigError, IntegrityError
 from woodlot.store.db import Database
 from woodlot.store.events import EventLog
+from woodlot.values import dataclass
 
 _COLUMNS = "id, name, created_at, spec"
 

@@ -19,7 +19,6 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +29,7 @@ from woodlot.process import last_words
 from woodlot.store.disk import used_bytes
 from woodlot.store.locks import hold, try_hold
 from woodlot.template import shape
+from woodlot.values import dataclass
 from woodlot.vmm.base import SavedMachine, VmSpec
 from woodlot.vmm.qemu import binary
 from woodlot.vmm.qemu.machine import QemuVmm

@@ -21,12 +21,13 @@ import stat
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from woodlot import settings
 from woodlot.errors import ConfigError, UnsupportedError, WoodlotError
+from woodlot.values import dataclass
 from woodlot.vmm.base import Accelerator
 
 log = logging.getLogger(__name__)

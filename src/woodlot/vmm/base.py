@@ -1,10 +1,11 @@
 """The seam between woodlot and a virtual machine monitor."""
 
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from enum import StrEnum, auto
 from pathlib import Path
 from typing import Protocol, TypeAlias
+
+from woodlot.values import dataclass
 
 CONTROL_PORT_NAME = "woodlot.agent"
 CONTROL_VSOCK_PORT = 1024

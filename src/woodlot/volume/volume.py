@@ -17,7 +17,6 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -35,6 +34,7 @@ from woodlot.store.locks import hold_sync
 from woodlot.store.store import Store
 from woodlot.store.volumes import VolumeKind, VolumeRecord, new_record
 from woodlot.units import format_size, format_time, parse_size
+from woodlot.values import dataclass
 
 DRIVER = "local"
 """Docker's name for volumes that are files of the host."""

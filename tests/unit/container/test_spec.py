@@ -17,33 +17,39 @@ from woodlot.container.spec import (
     Tmpfs,
 )
 
-texts = st.lists(st.text(max_size=8), max_size=3).map(tuple)
+text = st.text(max_size=8)
+texts = st.lists(text, max_size=3).map(tuple)
 numbers = st.integers(0, 2**64 - 1)
 specs = st.builds(
     ContainerSpec,
+    **dict.fromkeys(
+        ("id", "name", "image", "image_digest", "platform", "rootfs", "hostname"), text
+    ),
     process=st.builds(
         ProcessSpec,
         args=texts,
         env=texts,
         capabilities=texts,
-        rlimits=st.lists(
-            st.builds(Rlimit, type=st.text(max_size=8), soft=numbers, hard=numbers), max_size=2
-        ).map(tuple),
+        rlimits=st.lists(st.builds(Rlimit, type=text, soft=numbers, hard=numbers), max_size=2).map(
+            tuple
+        ),
     ),
     cpus=st.floats(0.01, 512),
     memory_bytes=numbers,
     disk_bytes=numbers,
     shm_bytes=numbers,
-    networks=st.lists(st.builds(NetworkSpec, aliases=texts), max_size=2).map(tuple),
-    ports=st.lists(st.builds(PortSpec), max_size=2).map(tuple),
-    sockets=st.lists(st.builds(SocketSpec), max_size=2).map(tuple),
+    networks=st.lists(st.builds(NetworkSpec, network=text, aliases=texts), max_size=2).map(tuple),
+    ports=st.lists(st.builds(PortSpec, container_port=numbers), max_size=2).map(tuple),
+    sockets=st.lists(st.builds(SocketSpec, host_path=text, container_path=text), max_size=2).map(
+        tuple
+    ),
     ssh=st.booleans(),
     dns=st.builds(DnsSpec, search=st.none() | texts, nameservers=texts, options=texts),
-    tmpfs=st.lists(st.builds(Tmpfs, options=texts), max_size=2).map(tuple),
-    labels=st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=2),
+    tmpfs=st.lists(st.builds(Tmpfs, destination=text, options=texts), max_size=2).map(tuple),
+    labels=st.dictionaries(text, text, max_size=2),
     cap_add=texts,
     cap_drop=texts,
-    kernel=st.none() | st.text(max_size=8),
+    kernel=st.none() | text,
     kernel_args=texts,
     created_at=st.floats(0, 2**40),
 )

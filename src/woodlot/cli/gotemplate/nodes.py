@@ -1,10 +1,10 @@
 """What a template consists of, and the error that points into it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from woodlot.errors import ConfigError
+from woodlot.values import dataclass
 
 
 class TemplateError(ConfigError):

@@ -12,7 +12,7 @@ Outside of actions ``\t`` and ``\n`` are a tab and a newline, as Docker reads th
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from woodlot.cli.gotemplate.functions import FUNCTIONS
 from woodlot.cli.gotemplate.nodes import (
@@ -30,6 +30,7 @@ from woodlot.cli.gotemplate.nodes import (
     Text,
     Variable,
 )
+from woodlot.values import dataclass
 
 MAX_CHARACTERS = 1 << 16
 _MAX_DEPTH = 64

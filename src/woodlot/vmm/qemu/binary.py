@@ -3,11 +3,11 @@
 import functools
 import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from woodlot import process
 from woodlot.errors import UnsupportedError, VmmError
+from woodlot.values import dataclass
 from woodlot.vmm.base import Arch
 
 MINIMUM = (7, 2)

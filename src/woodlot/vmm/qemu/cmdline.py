@@ -7,12 +7,12 @@ option is what it is and what was measured.
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
 from woodlot.errors import ConfigError
 from woodlot.units import MIB
+from woodlot.values import dataclass
 from woodlot.vmm.base import (
     CONTROL_PORT_NAME,
     Accelerator,

@@ -11,12 +11,12 @@ import secrets
 import socket
 import sys
 from collections.abc import AsyncGenerator, Generator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from woodlot import process, trace
 from woodlot.errors import StateError, VmmError, VmmTimeoutError
+from woodlot.values import dataclass
 from woodlot.vmm.base import (
     CONTROL_VSOCK_PORT,
     Accelerator,

@@ -3,9 +3,7 @@
 A value comes from, strongest first: the environment, ``$XDG_CONFIG_HOME/woodlot/config.toml``, the default here.
 """
 
-import difflib
 import os
-import tomllib
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -145,6 +143,8 @@ def _parse(setting: Setting, text: str, source: str) -> object:
 
 
 def _nearest(name: str) -> str | None:
+    import difflib
+
     near = difflib.get_close_matches(name, _BY_NAME, n=1)
     return f"did you mean {near[0]}?" if near else None
 
@@ -158,6 +158,11 @@ def config_path() -> Path:
 @lru_cache(maxsize=1)
 def _file_values() -> dict[str, str]:
     path = config_path()
+    # Most have none.
+    if not path.exists():
+        return {}
+    import tomllib
+
     try:
         tables = tomllib.loads(path.read_text())
     except FileNotFoundError:

@@ -202,8 +202,6 @@ def _exec_spec(
     cwd: str | None,
     user: str | None,
 ) -> "ExecSpec":
-    import secrets
-
     from woodlot.container import options
     from woodlot.container.spec import ExecSpec
 
@@ -219,7 +217,7 @@ def _exec_spec(
         given if isinstance(given, Mapping) else options.parse_env(given, environ=os.environ)
     )
     return ExecSpec(
-        id=secrets.token_hex(8),
+        id=os.urandom(8).hex(),
         args=tuple(args),
         env=tuple(
             name if value is None else f"{name}={value}" for name, value in variables.items()

@@ -8,7 +8,6 @@ Files of devices and pipes are left out, and so are set-user-id bits unless owne
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Callable, Generator, Iterator
 
@@ -246,7 +245,7 @@ class _Unpacker:
     @contextlib.contextmanager
     def _placed(self, parent: int, base: bytes) -> Generator[bytes]:
         """A new name to make something under; it then takes the place of what is there, in one step."""
-        new = b".woodlot-" + secrets.token_hex(8).encode()
+        new = b".woodlot-" + os.urandom(8).hex().encode()
         try:
             yield new
             os.rename(new, base, src_dir_fd=parent, dst_dir_fd=parent)

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import functools
 import os
-import secrets
 import sys
 import threading
 from collections.abc import AsyncGenerator, Callable
@@ -204,7 +203,7 @@ def export(app: "App", container: str, *, output: Path | None) -> None:
     if output is None:
         asyncio.run(work(sys.stdout.fileno()))
         return
-    part = output.with_name(f".{output.name[:200]}.{secrets.token_hex(4)}.part")
+    part = output.with_name(f".{output.name[:200]}.{os.urandom(4).hex()}.part")
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         asyncio.run(work(fd))

@@ -1,20 +1,19 @@
 """``container pull`` and the group ``container image``."""
 
 import asyncio
-import os
-import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from woodlot.aio.images import FILTERS, PRUNE_FILTERS
 from woodlot.cli import completion
+from woodlot.cli.fetching import choose_platform, fetch_options, platform_options
 from woodlot.cli.groups import Group
 from woodlot.cli.listing import Form, View, inspect_option, list_options, show, show_inspected
 from woodlot.cli.output import print_table
-from woodlot.cli.progress import KINDS, make_progress
+from woodlot.cli.progress import make_progress
 from woodlot.cli.pruning import print_reclaimed, prune_options
 from woodlot.errors import ErrorCode, WoodlotError
 from woodlot.units import format_size, format_time
@@ -24,51 +23,6 @@ if TYPE_CHECKING:
     from woodlot.aio.images import Scheme
     from woodlot.cli.app import App
     from woodlot.cli.listing import Custom, Fields
-
-F = TypeVar("F", bound=Callable[..., object])
-
-
-def platform_options(command: F) -> F:
-    """``--platform``, ``--os`` and ``--arch``."""
-    for option in (
-        click.option("--os", default=None, help="Operating system of the image (default linux)."),
-        click.option("-a", "--arch", default=None, help="Architecture (default: the host's)."),
-        click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="Platform; wins over both."),
-    ):
-        command = option(command)
-    return command
-
-
-def fetch_options(command: F) -> F:
-    """How to talk to a registry, and how to draw it."""
-    for option in (
-        click.option(
-            "--max-concurrent-downloads",
-            type=click.IntRange(min=1),
-            default=None,
-            help="Blobs fetched at once (default 3).",
-        ),
-        click.option(
-            "--progress", type=click.Choice(KINDS), default="auto", help="How progress is drawn."
-        ),
-        click.option(
-            "--scheme",
-            type=click.Choice(("auto", "http", "https")),
-            default="auto",
-            help="auto is plain HTTP for this machine, HTTPS for all others.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def choose_platform(chosen: str | None, *, arch: str | None, system: str | None) -> str | None:
-    """The platform that the flags or ``CONTAINER_DEFAULT_PLATFORM`` ask for; None is the host's."""
-    if chosen:
-        return chosen
-    if arch or system:
-        return f"{system or 'linux'}/{arch or platform.machine()}"
-    return os.environ.get("CONTAINER_DEFAULT_PLATFORM")
 
 
 @click.command()

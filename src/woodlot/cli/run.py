@@ -11,7 +11,7 @@ import click
 
 from woodlot import trace
 from woodlot.cli import completion
-from woodlot.cli.image import choose_platform, fetch_options, platform_options
+from woodlot.cli.fetching import choose_platform, fetch_options, platform_options
 from woodlot.cli.progress import make_progress
 from woodlot.errors import ConfigError, WoodlotError
 from woodlot.values import dataclass

@@ -5,7 +5,7 @@ Source: Docker's documentation of ``HEALTHCHECK``; the image's ``Healthcheck`` a
 
 import asyncio
 import logging
-import secrets
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
@@ -226,7 +226,7 @@ async def _run(
 ) -> int:
     from woodlot.guest.said import Exited, Output
 
-    probe_id = f"health-{secrets.token_hex(8)}"
+    probe_id = f"health-{os.urandom(8).hex()}"
     async with (
         run(ExecSpec(id=probe_id, args=spec.args)) as process,
         aclosing(process.events()) as events,

@@ -9,9 +9,9 @@ by the next command that sees it.
 import contextlib
 import logging
 import os
-import secrets
 import shutil
 import time
+from collections.abc import Generator
 from pathlib import Path
 
 from woodlot.container import options, sockets, state
@@ -24,7 +24,6 @@ from woodlot.store.disk import disk_errors
 from woodlot.store.locks import hold, open_lock, try_flock, unlock_and_close
 from woodlot.store.store import Store
 from woodlot.values import dataclass
-from woodlot.volume import volume
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +47,7 @@ class Container:
 
 def new_id() -> str:
     """An id that no other container has: 64 hexadecimal digits."""
-    return secrets.token_hex(32)
+    return os.urandom(32).hex()
 
 
 def reserve(store: Store, spec: ContainerSpec, *, starts: bool = True) -> int:
@@ -72,8 +71,7 @@ def reserve(store: Store, spec: ContainerSpec, *, starts: bool = True) -> int:
         lock = _lock_unrecorded(directory / "lock")
     try:
         os.set_inheritable(lock, True)  # noqa: FBT003
-        volumes = [(m.source, m.anonymous) for m in spec.mounts if m.type == "volume"]
-        with volume.prepared(store, volumes):
+        with _volumes_prepared(store, spec):
             first = state.Starting() if starts else state.Created()
             store.containers.insert(spec.id, spec.name, spec.to_json(), state.to_json(first))
     except BaseException:
@@ -81,6 +79,18 @@ def reserve(store: Store, spec: ContainerSpec, *, starts: bool = True) -> int:
         os.close(lock)
         raise
     return lock
+
+
+@contextlib.contextmanager
+def _volumes_prepared(store: Store, spec: ContainerSpec) -> Generator[None]:
+    volumes = [(m.source, m.anonymous) for m in spec.mounts if m.type == "volume"]
+    if not volumes:
+        yield
+        return
+    from woodlot.volume import volume
+
+    with volume.prepared(store, volumes):
+        yield
 
 
 async def until_ended(paths: Paths, container_id: str) -> None:
@@ -265,6 +275,8 @@ def erase(store: Store, container_id: str) -> None:
         store.containers.delete(container_id)
     shutil.rmtree(directory, ignore_errors=True)
     if anonymous:
+        from woodlot.volume import volume
+
         volume.delete_anonymous(store, anonymous)
 
 

@@ -1,6 +1,5 @@
 """``-v``, ``--mount`` and ``--tmpfs``: what people write, as mounts of a container's spec. The rules are Docker's."""
 
-import csv
 import posixpath
 import re
 from collections.abc import Iterable, Sequence
@@ -11,9 +10,8 @@ from typing import NamedTuple
 from woodlot.container.options import parse_tmpfs
 from woodlot.container.spec import Mount, Tmpfs
 from woodlot.errors import ConfigError
-from woodlot.files.share import check_source
+from woodlot.store.volumes import NAME as VOLUME_NAME
 from woodlot.units import parse_size
-from woodlot.volume.volume import NAME as VOLUME_NAME
 
 # A guest's one PCI bus has 32 slots, and some are taken.
 MAX_SHARES = 16
@@ -117,6 +115,8 @@ def check_sources(mounts: Sequence[Mount]) -> None:
         if mount.type == "bind":
             path = Path(mount.source)
             if not (mount.make_source and not path.is_symlink() and not path.exists()):
+                from woodlot.files.share import check_source
+
                 is_file = check_source(path, what=f"the mount at {mount.destination}")
                 if is_file and mount.watch:
                     raise ConfigError(
@@ -280,6 +280,8 @@ def _tmpfs(fields: dict[str, str], text: str, destination: str, *, read_only: bo
 
 
 def _fields(text: str) -> dict[str, str]:
+    import csv
+
     if "\0" in text or "\n" in text:
         raise ConfigError(f"--mount cannot be {text!r}")
     fields: dict[str, str] = {}

@@ -1,6 +1,6 @@
 """What the guest is told about a container, as pure functions of what it is and of the machine it runs on."""
 
-import secrets
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -39,7 +39,7 @@ def configure_request(
 
     return agent_pb2.ConfigureRequest(
         time_unix_nanos=time.time_ns(),
-        entropy=secrets.token_bytes(_ENTROPY_BYTES),
+        entropy=os.urandom(_ENTROPY_BYTES),
         interfaces=interfaces,
     )
 

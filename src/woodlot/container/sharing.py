@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from woodlot.container.spec import ContainerSpec, Mount
-from woodlot.container.watch import Watch, watch_all
 from woodlot.errors import GuestError, StateError, WoodlotError
-from woodlot.files.share import SINGLE_NAME, Server, Share, check_source, serve
 from woodlot.store.locks import hold
 from woodlot.store.store import Store
 from woodlot.vmm.base import Disk, SharedFiles
-from woodlot.volume.volume import Volume, find, reset
 
 if TYPE_CHECKING:
     from woodlot._pb.agent.v1 import agent_pb2
+    from woodlot.container.watch import Watch
+    from woodlot.files.share import Server, Share
     from woodlot.guest.client import Agent
+    from woodlot.volume.volume import Volume
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,13 @@ class Sharing:
             NotFoundError: A source is missing, or virtiofsd is.
             ConfigError: A source is of a kind that cannot be shared.
         """
+        # Most share nothing, and do not wait for what it takes.
+        if not self._spec.mounts:
+            yield
+            return
+        from woodlot.container.watch import watch_all
+        from woodlot.files.share import serve
+
         async with self._filling:
             await self._open_volumes()
             for mount in self._spec.mounts:
@@ -82,6 +89,8 @@ class Sharing:
                 yield
 
     async def _open_volumes(self) -> None:
+        from woodlot.volume.volume import find, reset
+
         copies = {m.source for m in self._spec.mounts if m.type == "volume" and m.copy}
         # In one order for all containers, so that no two wait for each other.
         for name in sorted({m.source for m in self._spec.mounts if m.type == "volume"}):
@@ -109,6 +118,8 @@ class Sharing:
         await self._filling.aclose()
 
     def _add(self, mount: Mount) -> None:
+        from woodlot.files.share import Share, check_source
+
         if mount.type == "socket":
             return
         # Whoever fills a volume has to write it first.
@@ -213,7 +224,7 @@ class Sharing:
     async def _watch(
         self,
         index: int,
-        server: Server,
+        server: "Server",
         agent: "Agent",
         lost: Callable[[], None],
         stuck: Callable[[], None],
@@ -263,6 +274,7 @@ class Sharing:
 
     def _request(self, mount: Mount) -> "agent_pb2.Mount":
         from woodlot._pb.agent.v1 import agent_pb2
+        from woodlot.files.share import SINGLE_NAME
 
         disk, share = self._disks.get(mount.source), self._shares.get(mount.source)
         request = agent_pb2.Mount(

@@ -4,7 +4,7 @@ Everything that arrives is the guest's word and so hostile: messages are bounded
 """
 
 import logging
-import secrets
+import os
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
@@ -178,7 +178,7 @@ class Agent(Channel):
     @asynccontextmanager
     async def run(self, process: pb.Process, *, first: bool) -> AsyncGenerator[Process]:
         """A process for the life of the block; killed if it still runs at the end."""
-        process_id = secrets.token_hex(8)
+        process_id = os.urandom(8).hex()
         start = pb.RunRequest.Start(process=process, first=first, id=process_id)
         call: grpc.aio.StreamStreamCall[pb.RunRequest, pb.RunResponse] = self._stub.Run()
         try:

@@ -18,7 +18,6 @@ import os
 import platform
 import re
 import shutil
-import tempfile
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
@@ -176,6 +175,8 @@ def install(
     if not _NAME.fullmatch(name):
         raise ConfigError(f"a kernel cannot be named {name!r}")
     with locked(paths):
+        import tempfile
+
         staging = Path(tempfile.mkdtemp(prefix=".install-", dir=paths.kernels))
         try:
             staging.chmod(0o755)

@@ -17,7 +17,6 @@ import hashlib
 import json
 import os
 import stat
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -98,6 +97,8 @@ def ensure_initramfs(paths: Paths, kernel: Kernel, binaries: AgentBinaries) -> P
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
             _remove_unused(paths.initramfs)
+            import tempfile
+
             fd, name = tempfile.mkstemp(dir=paths.initramfs, prefix=".new-")
             try:
                 with os.fdopen(fd, "wb") as stream:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import secrets
 import sys
 from collections.abc import Mapping
 from dataclasses import field
@@ -126,7 +125,7 @@ def create(
         raise ConfigError(f"the network {name} is there always", hint="choose another name")
     taken, taken_v6 = _find_taken(store)
     chosen = subnets.choose(subnet, taken)
-    network_id = secrets.token_hex(32)
+    network_id = os.urandom(32).hex()
     spec: dict[str, object] = {
         "subnet": chosen,
         "internal": internal,

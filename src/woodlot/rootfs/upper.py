@@ -12,7 +12,6 @@ import errno
 import fcntl
 import os
 import sys
-import tempfile
 from collections.abc import Generator
 from pathlib import Path
 
@@ -92,6 +91,8 @@ def clone_disk(template: Path, dest: Path) -> None:
 
 
 def _make(template: Path, size_bytes: int) -> None:
+    import tempfile
+
     mkfs = find_binary(
         "mkfs.ext4",
         also=(

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import hashlib
 import os
-import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from pathlib import Path
@@ -244,7 +243,7 @@ class ContentStore:
 
         Only while the store is in use: a sweep takes drafts that nobody has locked.
         """
-        path = self.ingest_directory / f"{_NEW}{secrets.token_hex(16)}"
+        path = self.ingest_directory / f"{_NEW}{os.urandom(16).hex()}"
         with disk_errors(self.root, "a new blob"):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

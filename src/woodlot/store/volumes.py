@@ -1,6 +1,7 @@
 """Records of volumes: their names, and of which kind each is."""
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal
@@ -10,6 +11,8 @@ from woodlot.store.events import EventLog
 from woodlot.values import dataclass
 
 _COLUMNS = "name, kind, size, labels, anonymous, created_at"
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{1,127}")
 
 VolumeKind = Literal["directory", "block"]
 

@@ -18,7 +18,6 @@ import logging
 import os
 import platform
 import stat
-import tempfile
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -282,6 +281,8 @@ def _save(path: Path, key: Mapping[str, str], choice: Choice) -> None:
     }
     others = [other for other in _read_answers(path) if other.get("key") != dict(key)]
     document = {"format": _FORMAT, "answers": [answer, *others][:_MAX_ANSWERS]}
+    import tempfile
+
     # An answer that cannot be kept is found again next time.
     with contextlib.suppress(OSError):
         fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -14,7 +14,6 @@ The record comes first and goes last, so a directory without a record is nobody'
 
 import contextlib
 import os
-import re
 import shutil
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,14 +31,12 @@ from woodlot.rootfs.upper import MIN_DISK_BYTES, clone_disk, ensure_upper_templa
 from woodlot.store.disk import disk_errors, used_bytes
 from woodlot.store.locks import hold_sync
 from woodlot.store.store import Store
-from woodlot.store.volumes import VolumeKind, VolumeRecord, new_record
+from woodlot.store.volumes import NAME, VolumeKind, VolumeRecord, new_record
 from woodlot.units import format_size, format_time, parse_size
 from woodlot.values import dataclass
 
 DRIVER = "local"
 """Docker's name for volumes that are files of the host."""
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{1,127}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,20 +7,32 @@ from pathlib import Path
 
 import pytest
 
-_MAIN = """
-import atexit, sys
-atexit.register(lambda: print(*sys.modules, file=sys.stderr))
-from woodlot.cli.app import main
-main()
-"""
-# Of the libraries that woodlot uses, and of woodlot itself.
+# Of the libraries that woodlot uses.
 HEAVY = {"google.protobuf", "grpc", "httpx", "importlib.metadata", "rich", "tomlkit", "yaml"}
+# What is for files that are shared, and what only some settings or flags need.
+MORE = {
+    "csv",
+    "difflib",
+    "random",
+    "tempfile",
+    "tomllib",
+    "woodlot.files.share",
+    "woodlot.volume.volume",
+}
+
+_COMMAND = "from woodlot.cli.app import main; main()"
+# What a run has loaded when QEMU is started.
+_RUN = """
+import woodlot.cli.app, woodlot.cli.run, woodlot.aio.client, woodlot.aio.containers, woodlot.aio.container, woodlot.aio.starting
+import woodlot.container.begin, woodlot.container.supervisor, woodlot.vmm.qemu.machine
+"""
 
 
-def modules_of(root: Path, *args: str) -> set[str]:
+def modules_of(root: Path, program: str, *args: str) -> set[str]:
+    told = "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr))"
     done = subprocess.run(
-        [sys.executable, "-c", _MAIN, *args],
-        env={**os.environ, "WOODLOT_ROOT": str(root)},
+        [sys.executable, "-c", f"{told}\n{program}", *args],
+        env={**os.environ, "WOODLOT_ROOT": str(root), "XDG_CONFIG_HOME": str(root)},
         capture_output=True,
         text=True,
         check=False,
@@ -29,14 +41,17 @@ def modules_of(root: Path, *args: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("args", "without"),
+    ("program", "args", "without"),
     [
-        ("--version", {"asyncio", "logging", "sqlite3", "subprocess"}),
-        ("ls", set[str]()),
-        ("exec nobody true", set[str]()),
+        (_COMMAND, "--version", MORE | {"asyncio", "logging", "sqlite3", "subprocess"}),
+        (_COMMAND, "ls", MORE),
+        (_COMMAND, "exec nobody true", MORE),
+        (_RUN, "", MORE),
     ],
+    ids=["--version", "ls", "exec", "run"],
 )
-def test_a_command_does_without(args: str, without: set[str], tmp_path: Path) -> None:
-    loaded = modules_of(tmp_path / "root", *args.split())
+def test_a_command_does_without(program: str, args: str, without: set[str], tmp_path: Path) -> None:
+    loaded = modules_of(tmp_path / "root", program, *args.split())
     assert "woodlot.cli.app" in loaded
-    assert not loaded & (HEAVY | without)
+    found = loaded & (HEAVY | without)
+    assert not found

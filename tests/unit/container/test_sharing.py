@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from tests.unit.container.specs import WEB
-from woodlot.container import sharing as sharing_module
 from woodlot.container.sharing import Sharing
 from woodlot.container.spec import Mount
 from woodlot.store.locks import hold
@@ -28,7 +27,7 @@ def no_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     async def serve(*arguments: Any, **options: Any) -> AsyncGenerator[list[Any]]:
         yield []
 
-    monkeypatch.setattr(sharing_module, "serve", serve)
+    monkeypatch.setattr("woodlot.files.share.serve", serve)
 
 
 @pytest.fixture

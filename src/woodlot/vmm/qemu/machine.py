@@ -7,7 +7,6 @@ import logging
 import os
 import platform
 import re
-import secrets
 import socket
 import sys
 from collections.abc import AsyncGenerator, Generator, Mapping
@@ -558,6 +557,8 @@ def _opens(device: str) -> bool:
 
 
 def _pick_cid() -> int:
+    import secrets
+
     # 0 to 2 and the highest mean something (linux/vm_sockets.h). Whoever draws one that is in use fails to start.
     return 3 + secrets.randbelow(0x7FFF_FFFF - 3)
 

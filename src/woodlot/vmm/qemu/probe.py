@@ -1,6 +1,5 @@
 """Booting a guest only to see that it can be done."""
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,6 +59,8 @@ def boots_kernel(
     """A `TryBoot` that returns when the guest has opened the agent's port, which proves that kernel and agent run."""
 
     async def try_boot(candidate: Accelerator) -> None:
+        import tempfile
+
         # Short paths: there is a socket in it.
         with tempfile.TemporaryDirectory(prefix="woodlot-probe-") as scratch:
             directory = Path(scratch)

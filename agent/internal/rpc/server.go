@@ -124,6 +124,9 @@ func (s *server) Settle(ctx context.Context, _ *pb.SettleRequest) (*pb.SettleRes
 	if err := s.Container.Prepare(); err != nil {
 		return nil, toStatus(err)
 	}
+	if err := settle.Messages(); err != nil {
+		return nil, toStatus(err)
+	}
 	if err := settle.Memory(); err != nil {
 		return nil, toStatus(err)
 	}

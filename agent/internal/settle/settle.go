@@ -7,7 +7,24 @@ import (
 	"runtime/debug"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 )
+
+// Messages prepares every message of the protocol, as is otherwise done when one is first met: then it is done once for
+// all that start from here, and the first calls need not run, and where the processor is emulated translate, that code.
+func Messages() error {
+	var failed error
+	protoregistry.GlobalTypes.RangeMessages(func(kind protoreflect.MessageType) bool {
+		_, failed = proto.Marshal(kind.New().Interface())
+		return failed == nil
+	})
+	if failed != nil {
+		return fmt.Errorf("prepare messages: %w", failed)
+	}
+	return nil
+}
 
 // Memory gives back what is not needed, and gathers what is, so that the rest is free in large pieces.
 func Memory() error {

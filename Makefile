@@ -92,6 +92,7 @@ test-go: setup
 .PHONY: bench
 bench: setup ## Measure against Docker, side by side [N=10]
 	$(VENV) $(PYTHON) -m benchmarks.run --runs "$(N)"
+	$(VENV) $(PYTHON) -m benchmarks.memory
 	$(VENV) $(PYTHON) -m benchmarks.files
 	$(VENV) $(PYTHON) -m benchmarks.network
 

@@ -26,6 +26,7 @@ from tests.images.cache import BUILD, ensure_images
 from tests.peer import Docker, run_docker
 from tests.registry.push import push_layout
 from tests.registry.server import Registry, serve_registry
+from woodlot.paths import find_paths
 
 OUTPUT = BUILD / "bench.json"
 AT_ONCE = 20
@@ -90,14 +91,16 @@ def check_machine() -> bool:
 
 @contextmanager
 def open_sides() -> Iterator[tuple[Cli, Docker, Registry]]:
-    """Both sides with empty stores on one filesystem, and the registry they pull from."""
+    """Both sides with empty stores on one filesystem, and the registry they pull from.
+
+    Ours has the kernels of whoever measures; `make kernel` adds our own, which then is used.
+    """
     base = BUILD / "bench"
     shutil.rmtree(base / "run", ignore_errors=True)
-    kernels = base / "kernels"
+    kernels = find_paths().kernels
     kernels.mkdir(parents=True, exist_ok=True)
     root = base / "run/woodlot"
     root.mkdir(parents=True)
-    # A kernel is fetched once for a machine, not once for a measurement.
     (root / "kernels").symlink_to(kernels)
     with ExitStack() as stack:
         runtime = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wl-")))

@@ -1,4 +1,7 @@
-"""Files of the host in containers: what is shared, what is not, and what is left when something dies."""
+"""Files of the host in containers: what is shared, what is not, and what is left when something dies.
+
+``WOODLOT_TEST_FILES=10000`` makes a tree of that many; the default is a sample.
+"""
 
 import contextlib
 import json
@@ -21,11 +24,12 @@ from woodlot.files.virtiofsd import PLACES, find_virtiofsd
 
 pytestmark = pytest.mark.vm
 
+FILES = int(os.environ.get("WOODLOT_TEST_FILES", "2000"))
 # Runs in the guest, then on the host: makes a tree, and tells what is there, whoever asks.
 MAKE = """
 import os, random
 random.seed(7)
-for number in range(2000):
+for number in range(count):
     directory = f"d{number % 40}/s{number % 7}"
     os.makedirs(directory, exist_ok=True)
     path = f"{directory}/f{number}"
@@ -92,12 +96,12 @@ def test_a_tree_written_by_the_guest_is_the_same_on_the_host(
     container: Cli, registry: Registry, tmp_path: Path
 ) -> None:
     python = registry.reference("python:3.11")
-    script = f"import os; os.chdir('/shared')\n{MAKE}\n{TELL}"
+    script = f"count = {FILES}; import os; os.chdir('/shared')\n{MAKE}\n{TELL}"
     guest = container.ok(
         "run", "--rm", "-v", f"{tmp_path}:/shared", python, "python3", "-c", script
     )
     told = json.loads(guest)
-    assert len(told) > 2300
+    assert len(told) > FILES + 300
     host = subprocess.run(["python3", "-c", TELL], cwd=tmp_path, capture_output=True, check=True)
     seen = json.loads(host.stdout)
     if os.geteuid() != 0:

@@ -5,6 +5,7 @@ import json
 import os
 import pwd
 import shutil
+import signal
 import socket
 import stat
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.leaks import SETTLE_S, find_sockets
+from tests.leaks import SETTLE_S, find_processes, find_sockets
 from tests.programs import require_root
 from tests.registry.server import Registry
 from tests.user import User
@@ -213,6 +214,28 @@ def test_a_user_has_containers_in_the_background(
     while find_sockets(runtime):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_a_users_containers_come_back(user: User, pulled: str, runtime_directory: Path) -> None:
+    runtime = runtime_directory
+    user("run", "-d", "--name", "again", "--restart", "on-failure:1", pulled, "sh", "-c", "echo up; exit 3", runtime=runtime)  # fmt: skip
+    user("run", "-d", "--name", "ever", "--restart", "always", pulled, "sleep", "1000", runtime=runtime)  # fmt: skip
+
+    def states() -> dict[str, str]:
+        listed = json.loads(user("ls", "--all", "--format", "json", runtime=runtime))
+        return {one["name"]: one["status"]["state"] for one in listed}
+
+    deadline = time.monotonic() + 60
+    while states()["again"] != "stopped":
+        assert time.monotonic() < deadline, user("inspect", "again", runtime=runtime)
+    assert user("logs", "again", runtime=runtime) == "up\nup\n"
+    # As after the host was down: nothing runs, and the record says that it did.
+    for pid in find_processes(user.data, runtime):
+        os.kill(pid, signal.SIGKILL)
+    user("system", "resume", runtime=runtime)
+    assert states() == {"again": "stopped", "ever": "running"}
+    assert user("exec", "ever", "id", "-u", runtime=runtime) == "0\n"
+    user("rm", "-f", "again", "ever", runtime=runtime)
 
 
 def test_nothing_is_left_but_data_and_caches(user: User, pulled: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.leaks import SETTLE_S
+from tests.leaks import SETTLE_S, kill
 from tests.programs import require_programs
 from tests.registry.server import Registry
 from tests.user import User, install
@@ -49,9 +49,12 @@ def user(directory: Path) -> Iterator[User]:
             name=name, uid=entry.pw_uid, home=Path(entry.pw_dir), program=program, become=become
         )
         yield made
-        # The switch of a network stays for some seconds, and a user with processes cannot be removed.
+        # The switch of a network stays for some seconds; a test that failed leaves containers. A user with processes
+        # cannot be removed.
         deadline = time.monotonic() + 3 * SETTLE_S
-        while made.processes() and time.monotonic() < deadline:
+        while left := made.processes():
+            if time.monotonic() > deadline:
+                kill(left)
             time.sleep(0.1)
         for path in made.temporary():
             shutil.rmtree(path, ignore_errors=True)

@@ -242,8 +242,8 @@ def test_nothing_is_left_but_data_and_caches(user: User, pulled: str) -> None:
     assert user("ls", "--all", "--quiet") == ""
     assert list((user.data / "containers").iterdir()) == []
     deadline = time.monotonic() + 2 * SETTLE_S
-    while list(user.runtime.iterdir()):
-        assert time.monotonic() < deadline
+    while left := list(user.runtime.iterdir()):
+        assert time.monotonic() < deadline, left
         time.sleep(0.1)
     assert list(user.home.glob(".local/**/.*.tmp")) == []
     if user.become:

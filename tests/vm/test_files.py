@@ -98,8 +98,9 @@ def test_a_tree_written_by_the_guest_is_the_same_on_the_host(
     python = registry.reference("python:3.11")
     script = f"count = {FILES}; import os; os.chdir('/shared')\n{MAKE}\n{TELL}"
     guest = container.ok(
-        "run", "--rm", "-v", f"{tmp_path}:/shared", python, "python3", "-c", script
-    )
+        "run", "--rm", "-v", f"{tmp_path}:/shared", python, "python3", "-c", script,
+        timeout_s=240 + FILES / 10,
+    )  # fmt: skip
     told = json.loads(guest)
     assert len(told) > FILES + 300
     host = subprocess.run(["python3", "-c", TELL], cwd=tmp_path, capture_output=True, check=True)

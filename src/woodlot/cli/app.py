@@ -1,5 +1,6 @@
 """The command ``container``: finds the command's module, runs it, and turns errors into messages and statuses."""
 
+import contextlib
 import importlib
 import os
 import sys
@@ -159,7 +160,12 @@ def cli(context: click.Context, *, root: str | None, debug: bool) -> None:
 
 def main() -> None:
     """Run the command; exits with its status."""
-    sys.exit(run_command())
+    status = run_command()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    # The system takes apart what was loaded quicker than Python does, which needs a fifth of the time of an `exec` for it.
+    os._exit(status)
 
 
 def run_command() -> int:  # noqa: PLR0911 - a status for each kind of end

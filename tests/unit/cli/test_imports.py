@@ -20,6 +20,13 @@ MORE = {
     "woodlot.volume.volume",
 }
 
+_TOLD = """
+import os, sys
+def told(status, end=os._exit):
+    print(*sys.modules, file=sys.stderr, flush=True)
+    end(status)
+os._exit = told
+"""
 _COMMAND = "from woodlot.cli.app import main; main()"
 # What a run has loaded when QEMU is started.
 _RUN = """
@@ -29,9 +36,8 @@ import woodlot.container.begin, woodlot.container.supervisor, woodlot.vmm.qemu.m
 
 
 def modules_of(root: Path, program: str, *args: str) -> set[str]:
-    told = "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr))"
     done = subprocess.run(
-        [sys.executable, "-c", f"{told}\n{program}", *args],
+        [sys.executable, "-c", f"{_TOLD}\n{program}\nos._exit(0)", *args],
         env={**os.environ, "WOODLOT_ROOT": str(root), "XDG_CONFIG_HOME": str(root)},
         capture_output=True,
         text=True,

@@ -122,6 +122,11 @@ class Life:
         return self._machine
 
     @property
+    def _is_thrown_away(self) -> bool:
+        """Whether nothing that its processes wrote outlives the container."""
+        return self._spec.remove and not self._spec.mounts
+
+    @property
     def helpers(self) -> tuple[int, ...]:
         """The processes of the host that are there for it alone, beside this one."""
         monitor = (self._vm.pid,) if self._vm is not None else ()
@@ -168,7 +173,9 @@ class Life:
     async def lived(
         self, *, up: Callable[[], Awaitable[None]], on_change: Callable[[], None]
     ) -> "AsyncGenerator[End]":
-        """Live it; entered when it is over and the VM is gone, left when what it used has been given back.
+        """Live it; entered when it is over, left when what it used has been given back.
+
+        The VM is gone when the block is entered, or ends beside it if nothing of the container's is kept.
 
         Args:
             up: Called when the VM runs, and before anything is asked of its guest.
@@ -194,9 +201,11 @@ class Life:
             await self.session.finish()
             self.processes.over.set()
             if self._vm is not None:
-                with trace.span("end the VM"):
-                    self._vm.kill()
-                    await self._vm.wait()
+                self._vm.kill()
+                # Nobody has to wait until the host has taken back what is thrown away.
+                if not self._is_thrown_away:
+                    with trace.span("end the VM"):
+                        await self._vm.wait()
             self._relays.close()
             yield end
 
@@ -333,7 +342,7 @@ class Life:
             self._file_calls.close(self._over())
             await self.session.finish()
             # What is thrown away need not be whole; what outlives the container must be.
-            if not self._spec.remove or self._spec.mounts:
+            if not self._is_thrown_away:
                 try:
                     with trace.span("shut the guest down"):
                         await agent.shutdown(timeout_s=_SHUTDOWN_TIMEOUT_S)

@@ -21,6 +21,7 @@ from woodlot.container import lifecycle, restart, state
 from woodlot.container.boot import MachinePlan
 from woodlot.container.life import Life, exit_code
 from woodlot.container.lifeline import Lifeline, wait_ready
+from woodlot.container.machine import Machine
 from woodlot.container.requests import process_request
 from woodlot.container.restart import parse_policy
 from woodlot.container.session import End
@@ -41,7 +42,15 @@ from woodlot.network.switch import Lease
 from woodlot.store.store import Store
 from woodlot.template.template import Template
 from woodlot.units import MIB
-from woodlot.vmm.base import Accelerator, Arch, Disk, StreamNetwork, VirtualMachine, VmSpec
+from woodlot.vmm.base import (
+    Accelerator,
+    Arch,
+    Disk,
+    StreamNetwork,
+    VirtualMachine,
+    VmExit,
+    VmSpec,
+)
 
 if TYPE_CHECKING:
     from woodlot.guest.client import Agent, Process
@@ -556,6 +565,70 @@ async def test_one_to_remove_leaves_nothing(make: Make, store: Store) -> None:
         await made.supervisor.run()
     assert store.containers.list() == []
     assert not store.paths.container(spec.id).exists()
+
+
+class DyingVm:
+    """A VM that has been killed and is not gone yet."""
+
+    pid = 7
+
+    def __init__(self) -> None:
+        self.killed = False
+        self.gone = asyncio.Event()
+
+    def kill(self) -> None:
+        self.killed = True
+
+    async def wait(self) -> VmExit:
+        await self.gone.wait()
+        return VmExit(reason="ended by signal SIGKILL", orderly=False)
+
+
+VOLUME = Mount(type="volume", source="data", destination="/data")
+
+
+@pytest.mark.parametrize(
+    ("remove", "mounts", "waits"),
+    [(True, (), False), (False, (), True), (True, (VOLUME,), True)],
+)
+async def test_what_is_thrown_away_is_not_waited_for(
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    remove: bool,
+    mounts: tuple[Mount, ...],
+    waits: bool,
+) -> None:
+    vm = DyingVm()
+
+    @asynccontextmanager
+    async def start(_: Machine) -> AsyncGenerator[tuple[DyingVm, None]]:
+        yield vm, None
+
+    async def live(*_: object) -> End:
+        return End(code=3)
+
+    async def up() -> None:
+        pass
+
+    monkeypatch.setattr(Machine, "start", start)
+    monkeypatch.setattr(Life, "_live", live)
+    spec = dataclasses.replace(ALONE, remove=remove, mounts=mounts)
+    life = make(spec).supervisor.life
+    entered = asyncio.Event()
+
+    async def lead() -> None:
+        async with life.lived(up=up, on_change=lambda: None) as end:
+            assert (end, vm.killed) == (End(code=3), True)
+            entered.set()
+
+    leading = asyncio.create_task(lead())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert entered.is_set() is not waits
+    vm.gone.set()
+    async with asyncio.timeout(10):
+        await leading
+    assert entered.is_set()
 
 
 # Lives one after the other, of a guest whose process ends at once.

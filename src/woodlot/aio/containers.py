@@ -1,6 +1,5 @@
 """`Client.containers`: containers made, listed and found."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Unpack
@@ -47,6 +46,8 @@ class Containers:
         Raises:
             WoodlotError: Why there is no container.
         """
+        import asyncio
+
         prepared = await self._prepare(image, args, options, interactive=True, remove=True)
         with self.begin(prepared) as starting:
             await asyncio.to_thread(starting.wait)
@@ -234,6 +235,8 @@ class Containers:
         Raises:
             ConfigError: A condition is none.
         """
+        import asyncio
+
         from woodlot.container.prune import prune_containers
 
         return await asyncio.to_thread(prune_containers, self._store, filters or {})

@@ -1,6 +1,5 @@
 """The files of a container, which need not run."""
 
-import asyncio
 import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
@@ -222,6 +221,8 @@ def _manner(
 
 
 async def _pieces(tar: Iterable[bytes] | AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
+    import asyncio
+
     if isinstance(tar, AsyncIterable):
         async for piece in tar:
             yield piece

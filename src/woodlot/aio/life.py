@@ -1,6 +1,5 @@
 """The life of a container: its starts, its ends, and what can be changed meanwhile."""
 
-import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
@@ -38,6 +37,8 @@ class Life(Handle):
         Raises:
             WoodlotError: Why it does not.
         """
+        import asyncio
+
         self.refresh()
         if self.is_live:
             return
@@ -211,6 +212,8 @@ class Life(Handle):
         Raises:
             StateError: It runs.
         """
+        import asyncio
+
         from woodlot.container import lifecycle
 
         was_live = self.is_live

@@ -1,6 +1,5 @@
 """What runs in a container: its own process and others."""
 
-import asyncio
 import contextlib
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -73,6 +72,8 @@ class Executor(Handle):
             LimitError: It printed too much; it was killed.
             StateError: The container does not run.
         """
+        import asyncio
+
         printed: dict[bool, bytearray] = {False: bytearray(), True: bytearray()}
         data = input.encode() if isinstance(input, str) else input
         try:

@@ -1,6 +1,5 @@
 """``container list``, ``inspect``, ``delete`` and ``prune``."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -89,6 +88,8 @@ def inspect(app: "App", containers: Sequence[str], *, style: "str | Custom | Non
 @click.pass_obj
 def delete(app: "App", containers: Sequence[str], *, everything: bool, force: bool) -> None:
     """Delete containers and what they wrote."""
+    import asyncio
+
     if everything and containers:
         raise click.UsageError("containers given by name conflict with --all")
     if not everything and not containers:
@@ -113,6 +114,8 @@ def delete(app: "App", containers: Sequence[str], *, everything: bool, force: bo
 @click.pass_obj
 def prune(app: "App", *, conditions: Mapping[str, Sequence[str]]) -> None:
     """Delete all containers that do not run, and what they wrote."""
+    import asyncio
+
     pruned = asyncio.run(app.client.containers.prune(filters=conditions))
     for container_id in pruned.containers:
         print(container_id)
@@ -120,6 +123,8 @@ def prune(app: "App", *, conditions: Mapping[str, Sequence[str]]) -> None:
 
 
 async def _delete_all(containers: "Sequence[Container]", *, force: bool) -> list[WoodlotError]:
+    import asyncio
+
     async def one(container: "Container") -> WoodlotError | None:
         try:
             await container.delete(force=force)

@@ -1,6 +1,5 @@
 """What the commands that prune have in common, and ``container system prune``."""
 
-import asyncio
 import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -74,6 +73,8 @@ def system_prune(
     app: "App", *, every_image: bool, volumes: bool, conditions: Mapping[str, Sequence[str]]
 ) -> None:
     """Delete what nothing uses: stopped containers, networks, what is left of images, and old templates."""
+    import asyncio
+
     pruned = asyncio.run(
         app.client.system.prune(filters=conditions, images=every_image, volumes=volumes)
     )

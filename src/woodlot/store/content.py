@@ -8,7 +8,6 @@
 A blob becomes visible by rename, after its digest was compared and its bytes were synced.
 """
 
-import asyncio
 import contextlib
 import hashlib
 import os
@@ -347,6 +346,8 @@ async def _to_its_end(work: Callable[..., None], *arguments: bytes) -> None:
 
     It writes to a descriptor that is closed next, and whose number may then be that of another file.
     """
+    import asyncio
+
     task = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
     try:
         await asyncio.shield(task)

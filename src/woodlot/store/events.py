@@ -9,7 +9,6 @@ Whoever does something appends its line; there is nobody in between. The file is
 Source: Docker's Engine API, ``GET /events``.
 """
 
-import asyncio
 import contextlib
 import json
 import logging
@@ -186,6 +185,8 @@ class EventLog:
                 yield event
 
     async def _follow(self, since_ns: int, until_ns: int | None) -> AsyncGenerator[Event]:
+        import asyncio
+
         from woodlot.inotify import Inotify, Mask
 
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -6,7 +6,6 @@ leaves the block. Lock files are never removed while anybody may wait for them.
 Source: flock(2).
 """
 
-import asyncio
 import contextlib
 import fcntl
 import os
@@ -36,6 +35,8 @@ async def flock(fd: int, *, shared: bool = False) -> None:
     The waiting is done by the kernel, in a thread of its own: no polling, and no worker of the event loop's
     pool that would hold up the end of the program.
     """
+    import asyncio
+
     if try_flock(fd, shared=shared):
         return
     loop = asyncio.get_running_loop()

@@ -50,7 +50,7 @@ def modules_of(root: Path, program: str, *args: str) -> set[str]:
     ("program", "args", "without"),
     [
         (_COMMAND, "--version", MORE | {"asyncio", "logging", "sqlite3", "subprocess"}),
-        (_COMMAND, "ls", MORE),
+        (_COMMAND, "ls", MORE | {"asyncio", "subprocess"}),
         (_COMMAND, "exec nobody true", MORE),
         (_RUN, "", MORE),
     ],

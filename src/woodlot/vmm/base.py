@@ -31,7 +31,7 @@ class Disk:
     """A virtio-blk disk from a raw file."""
 
     path: Path | None
-    """None holds the disk's place in a machine that will be saved."""
+    """None holds the disk's place: in a machine that will be saved, or that gets its files later."""
     serial: str
     """At most 20 bytes; how the guest finds it."""
     read_only: bool = False

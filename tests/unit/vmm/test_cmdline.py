@@ -221,15 +221,16 @@ def test_a_machine_to_be_saved_holds_places() -> None:
     memory = argv.index("-object") + 1
     assert argv[memory] == "memory-backend-file,id=ram,size=512M,mem-path=/t/a,,b,share=on"
     begin = argv.index("-blockdev")
-    assert argv[begin : begin + 12] == [
-        "-blockdev", "driver=null-co,node-name=disk0,size=17592186044416,read-zeroes=on,read-only=on",
+    assert argv[begin : begin + 16] == [
+        "-blockdev", "driver=null-co,node-name=place0,size=17592186044416,read-zeroes=on,read-only=on",
+        "-blockdev", "driver=raw,node-name=disk0,file=place0,read-only=on",
         "-device", "virtio-blk-pci,drive=disk0,serial=p0",
-        "-blockdev",
-        "driver=null-co,node-name=disk1,size=17592186044416,read-zeroes=on,discard=unmap,detect-zeroes=unmap",
+        "-blockdev", "driver=null-co,node-name=place1,size=17592186044416,read-zeroes=on,discard=unmap",
+        "-blockdev", "driver=raw,node-name=disk1,file=place1,discard=unmap,detect-zeroes=unmap",
         "-device", "virtio-blk-pci,drive=disk1,serial=p1,werror=report,rerror=report",
         "-netdev", "hubport,id=net0,hubid=0",
         "-device", "virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,romfile=",
-    ][:12]  # fmt: skip
+    ]  # fmt: skip
     assert "-incoming" not in argv
     # Devices will be plugged in.
     assert "acpi=noirq" not in after(argv, "-append")

@@ -309,11 +309,17 @@ def disk_args(index: int, disk: Disk) -> list[str]:
     node = f"disk{index}"
     options = "read-only=on" if disk.read_only else "discard=unmap,detect-zeroes=unmap"
     errors = "" if disk.read_only else ",werror=report,rerror=report"
+    place: list[str] = []
     if disk.path is None:
-        source = f"driver=null-co,node-name={node},size={_PLACE_BYTES},read-zeroes=on"
+        # The node above it stays when a file takes the place; see `drives`.
+        below = "read-only=on" if disk.read_only else "discard=unmap"
+        size = f"size={_PLACE_BYTES},read-zeroes=on"
+        place = ["-blockdev", f"driver=null-co,node-name=place{index},{size},{below}"]
+        source = f"driver=raw,node-name={node},file=place{index}"
     else:
         source = f"driver=file,node-name={node},filename={escape(disk.path)}"
     return [
+        *place,
         "-blockdev", f"{source},{options}",
         "-device", f"virtio-blk-pci,drive={node},serial={escape(disk.serial)}{errors}",
     ]  # fmt: skip

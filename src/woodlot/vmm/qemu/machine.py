@@ -26,7 +26,7 @@ from woodlot.vmm.base import (
     VmExit,
     VmSpec,
 )
-from woodlot.vmm.qemu import binary, cmdline, console, discards, saved
+from woodlot.vmm.qemu import binary, cmdline, console, discards, drives, saved
 from woodlot.vmm.qemu.discards import KeptFile
 from woodlot.vmm.qemu.qmp import Event, Qmp, QmpClosedError
 
@@ -120,6 +120,16 @@ class QemuMachine:
     async def resume(self) -> None:
         """Let the vCPUs run on."""
         await self.execute("cont")
+
+    async def become(self, spec: VmSpec) -> None:
+        """Be another machine of the same shape, whose disks come to their places and whose logs ours are from now on.
+
+        Raises:
+            VmmError: A disk cannot be opened, or QEMU is gone.
+        """
+        self._spec = spec
+        for index, disk in enumerate(spec.disks):
+            await drives.insert(self.execute, index, disk)
 
     async def save(self, state: Path) -> None:
         """Stop the guest and write all of the machine but its memory to the file ``state``; it is of no use then.

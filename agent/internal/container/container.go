@@ -185,6 +185,20 @@ func (m *Manager) Create(ctx context.Context, spec *Spec) (err error) {
 	return nil
 }
 
+// Reset undoes Create and prepares for the next one.
+func (m *Manager) Reset(ctx context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return fail.New(fail.FailedPrecondition, "the guest is shutting down")
+	}
+	m.ipc = nil
+	if err := m.dismantle(ctx); err != nil {
+		return err
+	}
+	return m.prepare()
+}
+
 // Play raises the events of what changed on the host in a share.
 func (m *Manager) Play(source string, changes []change.Change) error {
 	shares := m.watched.Load()

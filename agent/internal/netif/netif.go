@@ -131,6 +131,31 @@ func withoutIPv6(want Interface) Interface {
 	return want
 }
 
+// Reset takes every interface but lo down, without the addresses and routes that Configure gave it.
+func Reset() error {
+	links, err := list(netlink.LinkList)
+	if err != nil {
+		return fmt.Errorf("list interfaces: %w", err)
+	}
+	for _, link := range links {
+		if link.Attrs().Flags&net.FlagLoopback != 0 || link.Attrs().Flags&net.FlagUp == 0 {
+			continue
+		}
+		if err := clearAddresses(link, nil); err != nil {
+			return err
+		}
+		for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+			if err := clearRoutes(link, family); err != nil {
+				return err
+			}
+		}
+		if err := netlink.LinkSetDown(link); err != nil {
+			return fmt.Errorf("take down %s: %w", link.Attrs().Name, err)
+		}
+	}
+	return nil
+}
+
 func configure(link netlink.Link, name string, want Interface) error {
 	if link.Attrs().Name != name {
 		if err := netlink.LinkSetDown(link); err != nil {

@@ -96,7 +96,7 @@ func (x Change_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Change_Kind.Descriptor instead.
 func (Change_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{26, 0}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{28, 0}
 }
 
 type DiffResponse_Change_Kind int32
@@ -145,7 +145,7 @@ func (x DiffResponse_Change_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DiffResponse_Change_Kind.Descriptor instead.
 func (DiffResponse_Change_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{50, 0, 0}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{52, 0, 0}
 }
 
 type HelloRequest struct {
@@ -448,6 +448,78 @@ func (*ConfigureResponse) Descriptor() ([]byte, []int) {
 	return file_agent_v1_agent_proto_rawDescGZIP(), []int{5}
 }
 
+type ResetRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetRequest) Reset() {
+	*x = ResetRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetRequest) ProtoMessage() {}
+
+func (x *ResetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetRequest.ProtoReflect.Descriptor instead.
+func (*ResetRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+}
+
+type ResetResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetResponse) Reset() {
+	*x = ResetResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetResponse) ProtoMessage() {}
+
+func (x *ResetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetResponse.ProtoReflect.Descriptor instead.
+func (*ResetResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+}
+
 type NetworkInterface struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "52:54:00:12:34:56"; the device is found by it, and waited for, unless `device_mac` is given.
@@ -465,7 +537,7 @@ type NetworkInterface struct {
 
 func (x *NetworkInterface) Reset() {
 	*x = NetworkInterface{}
-	mi := &file_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_agent_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -477,7 +549,7 @@ func (x *NetworkInterface) String() string {
 func (*NetworkInterface) ProtoMessage() {}
 
 func (x *NetworkInterface) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_agent_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -490,7 +562,7 @@ func (x *NetworkInterface) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkInterface.ProtoReflect.Descriptor instead.
 func (*NetworkInterface) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *NetworkInterface) GetMac() string {
@@ -549,7 +621,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_agent_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -561,7 +633,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_agent_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -574,7 +646,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Route) GetDestination() string {
@@ -618,7 +690,7 @@ type CreateContainerRequest struct {
 
 func (x *CreateContainerRequest) Reset() {
 	*x = CreateContainerRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -630,7 +702,7 @@ func (x *CreateContainerRequest) String() string {
 func (*CreateContainerRequest) ProtoMessage() {}
 
 func (x *CreateContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -643,7 +715,7 @@ func (x *CreateContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateContainerRequest.ProtoReflect.Descriptor instead.
 func (*CreateContainerRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CreateContainerRequest) GetId() string {
@@ -717,7 +789,7 @@ type CreateContainerResponse struct {
 
 func (x *CreateContainerResponse) Reset() {
 	*x = CreateContainerResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -729,7 +801,7 @@ func (x *CreateContainerResponse) String() string {
 func (*CreateContainerResponse) ProtoMessage() {}
 
 func (x *CreateContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -742,7 +814,7 @@ func (x *CreateContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateContainerResponse.ProtoReflect.Descriptor instead.
 func (*CreateContainerResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 type RootFilesystem struct {
@@ -758,7 +830,7 @@ type RootFilesystem struct {
 
 func (x *RootFilesystem) Reset() {
 	*x = RootFilesystem{}
-	mi := &file_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -770,7 +842,7 @@ func (x *RootFilesystem) String() string {
 func (*RootFilesystem) ProtoMessage() {}
 
 func (x *RootFilesystem) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -783,7 +855,7 @@ func (x *RootFilesystem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootFilesystem.ProtoReflect.Descriptor instead.
 func (*RootFilesystem) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RootFilesystem) GetImageSerial() string {
@@ -836,7 +908,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -848,7 +920,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -861,7 +933,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Mount) GetType() string {
@@ -946,7 +1018,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -958,7 +1030,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -971,7 +1043,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Resources) GetCpuMillis() uint32 {
@@ -1022,7 +1094,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1034,7 +1106,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1047,7 +1119,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Process) GetArgs() []string {
@@ -1144,7 +1216,7 @@ type WindowSize struct {
 
 func (x *WindowSize) Reset() {
 	*x = WindowSize{}
-	mi := &file_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1228,7 @@ func (x *WindowSize) String() string {
 func (*WindowSize) ProtoMessage() {}
 
 func (x *WindowSize) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1241,7 @@ func (x *WindowSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowSize.ProtoReflect.Descriptor instead.
 func (*WindowSize) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WindowSize) GetRows() uint32 {
@@ -1198,7 +1270,7 @@ type Rlimit struct {
 
 func (x *Rlimit) Reset() {
 	*x = Rlimit{}
-	mi := &file_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1210,7 +1282,7 @@ func (x *Rlimit) String() string {
 func (*Rlimit) ProtoMessage() {}
 
 func (x *Rlimit) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1223,7 +1295,7 @@ func (x *Rlimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rlimit.ProtoReflect.Descriptor instead.
 func (*Rlimit) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Rlimit) GetType() string {
@@ -1263,7 +1335,7 @@ type RunRequest struct {
 
 func (x *RunRequest) Reset() {
 	*x = RunRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1275,7 +1347,7 @@ func (x *RunRequest) String() string {
 func (*RunRequest) ProtoMessage() {}
 
 func (x *RunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1288,7 +1360,7 @@ func (x *RunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunRequest.ProtoReflect.Descriptor instead.
 func (*RunRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RunRequest) GetRequest() isRunRequest_Request {
@@ -1392,7 +1464,7 @@ type RunResponse struct {
 
 func (x *RunResponse) Reset() {
 	*x = RunResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1404,7 +1476,7 @@ func (x *RunResponse) String() string {
 func (*RunResponse) ProtoMessage() {}
 
 func (x *RunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1417,7 +1489,7 @@ func (x *RunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunResponse.ProtoReflect.Descriptor instead.
 func (*RunResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RunResponse) GetResponse() isRunResponse_Response {
@@ -1501,7 +1573,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1513,7 +1585,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1526,7 +1598,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SignalRequest) GetId() string {
@@ -1551,7 +1623,7 @@ type SignalResponse struct {
 
 func (x *SignalResponse) Reset() {
 	*x = SignalResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1563,7 +1635,7 @@ func (x *SignalResponse) String() string {
 func (*SignalResponse) ProtoMessage() {}
 
 func (x *SignalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1576,7 +1648,7 @@ func (x *SignalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
 func (*SignalResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 type ResizeRequest struct {
@@ -1589,7 +1661,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_agent_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1601,7 +1673,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_agent_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1614,7 +1686,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ResizeRequest) GetId() string {
@@ -1639,7 +1711,7 @@ type ResizeResponse struct {
 
 func (x *ResizeResponse) Reset() {
 	*x = ResizeResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_agent_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1651,7 +1723,7 @@ func (x *ResizeResponse) String() string {
 func (*ResizeResponse) ProtoMessage() {}
 
 func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_agent_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1664,7 +1736,7 @@ func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeResponse.ProtoReflect.Descriptor instead.
 func (*ResizeResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 type AbortMountRequest struct {
@@ -1677,7 +1749,7 @@ type AbortMountRequest struct {
 
 func (x *AbortMountRequest) Reset() {
 	*x = AbortMountRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1689,7 +1761,7 @@ func (x *AbortMountRequest) String() string {
 func (*AbortMountRequest) ProtoMessage() {}
 
 func (x *AbortMountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1702,7 +1774,7 @@ func (x *AbortMountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortMountRequest.ProtoReflect.Descriptor instead.
 func (*AbortMountRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *AbortMountRequest) GetIndex() uint32 {
@@ -1720,7 +1792,7 @@ type AbortMountResponse struct {
 
 func (x *AbortMountResponse) Reset() {
 	*x = AbortMountResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_agent_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1732,7 +1804,7 @@ func (x *AbortMountResponse) String() string {
 func (*AbortMountResponse) ProtoMessage() {}
 
 func (x *AbortMountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_agent_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1745,7 +1817,7 @@ func (x *AbortMountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortMountResponse.ProtoReflect.Descriptor instead.
 func (*AbortMountResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 type ConnectionRequest struct {
@@ -1761,7 +1833,7 @@ type ConnectionRequest struct {
 
 func (x *ConnectionRequest) Reset() {
 	*x = ConnectionRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_agent_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1773,7 +1845,7 @@ func (x *ConnectionRequest) String() string {
 func (*ConnectionRequest) ProtoMessage() {}
 
 func (x *ConnectionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_agent_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1786,7 +1858,7 @@ func (x *ConnectionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectionRequest.ProtoReflect.Descriptor instead.
 func (*ConnectionRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ConnectionRequest) GetRequest() isConnectionRequest_Request {
@@ -1845,7 +1917,7 @@ type ConnectionResponse struct {
 
 func (x *ConnectionResponse) Reset() {
 	*x = ConnectionResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_agent_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1857,7 +1929,7 @@ func (x *ConnectionResponse) String() string {
 func (*ConnectionResponse) ProtoMessage() {}
 
 func (x *ConnectionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_agent_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1870,7 +1942,7 @@ func (x *ConnectionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectionResponse.ProtoReflect.Descriptor instead.
 func (*ConnectionResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ConnectionResponse) GetResponse() isConnectionResponse_Response {
@@ -1947,7 +2019,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_agent_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1959,7 +2031,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_agent_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1972,7 +2044,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Change) GetKind() Change_Kind {
@@ -2028,7 +2100,7 @@ type PlayChangesRequest struct {
 
 func (x *PlayChangesRequest) Reset() {
 	*x = PlayChangesRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_agent_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2040,7 +2112,7 @@ func (x *PlayChangesRequest) String() string {
 func (*PlayChangesRequest) ProtoMessage() {}
 
 func (x *PlayChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_agent_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2053,7 +2125,7 @@ func (x *PlayChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlayChangesRequest.ProtoReflect.Descriptor instead.
 func (*PlayChangesRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *PlayChangesRequest) GetSource() string {
@@ -2078,7 +2150,7 @@ type PlayChangesResponse struct {
 
 func (x *PlayChangesResponse) Reset() {
 	*x = PlayChangesResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_agent_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2090,7 +2162,7 @@ func (x *PlayChangesResponse) String() string {
 func (*PlayChangesResponse) ProtoMessage() {}
 
 func (x *PlayChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_agent_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2103,7 +2175,7 @@ func (x *PlayChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlayChangesResponse.ProtoReflect.Descriptor instead.
 func (*PlayChangesResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 type StatsRequest struct {
@@ -2114,7 +2186,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_agent_v1_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2126,7 +2198,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_agent_v1_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2139,7 +2211,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
 type StatsResponse struct {
@@ -2165,7 +2237,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_agent_v1_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2177,7 +2249,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_agent_v1_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2190,7 +2262,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *StatsResponse) GetTimeNanos() uint64 {
@@ -2264,7 +2336,7 @@ type ListProcessesRequest struct {
 
 func (x *ListProcessesRequest) Reset() {
 	*x = ListProcessesRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_agent_v1_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2276,7 +2348,7 @@ func (x *ListProcessesRequest) String() string {
 func (*ListProcessesRequest) ProtoMessage() {}
 
 func (x *ListProcessesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_agent_v1_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2289,7 +2361,7 @@ func (x *ListProcessesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProcessesRequest.ProtoReflect.Descriptor instead.
 func (*ListProcessesRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{33}
 }
 
 type ListProcessesResponse struct {
@@ -2304,7 +2376,7 @@ type ListProcessesResponse struct {
 
 func (x *ListProcessesResponse) Reset() {
 	*x = ListProcessesResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_agent_v1_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2316,7 +2388,7 @@ func (x *ListProcessesResponse) String() string {
 func (*ListProcessesResponse) ProtoMessage() {}
 
 func (x *ListProcessesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_agent_v1_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2329,7 +2401,7 @@ func (x *ListProcessesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProcessesResponse.ProtoReflect.Descriptor instead.
 func (*ListProcessesResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListProcessesResponse) GetProcesses() []*ListProcessesResponse_Process {
@@ -2354,7 +2426,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_agent_v1_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2366,7 +2438,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_agent_v1_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2379,7 +2451,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{35}
 }
 
 type PauseResponse struct {
@@ -2390,7 +2462,7 @@ type PauseResponse struct {
 
 func (x *PauseResponse) Reset() {
 	*x = PauseResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_agent_v1_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2402,7 +2474,7 @@ func (x *PauseResponse) String() string {
 func (*PauseResponse) ProtoMessage() {}
 
 func (x *PauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_agent_v1_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2415,7 +2487,7 @@ func (x *PauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
 func (*PauseResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{34}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{36}
 }
 
 type UnpauseRequest struct {
@@ -2426,7 +2498,7 @@ type UnpauseRequest struct {
 
 func (x *UnpauseRequest) Reset() {
 	*x = UnpauseRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_agent_v1_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2438,7 +2510,7 @@ func (x *UnpauseRequest) String() string {
 func (*UnpauseRequest) ProtoMessage() {}
 
 func (x *UnpauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_agent_v1_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2451,7 +2523,7 @@ func (x *UnpauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpauseRequest.ProtoReflect.Descriptor instead.
 func (*UnpauseRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{35}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{37}
 }
 
 type UnpauseResponse struct {
@@ -2462,7 +2534,7 @@ type UnpauseResponse struct {
 
 func (x *UnpauseResponse) Reset() {
 	*x = UnpauseResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_agent_v1_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2474,7 +2546,7 @@ func (x *UnpauseResponse) String() string {
 func (*UnpauseResponse) ProtoMessage() {}
 
 func (x *UnpauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_agent_v1_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2487,7 +2559,7 @@ func (x *UnpauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpauseResponse.ProtoReflect.Descriptor instead.
 func (*UnpauseResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{36}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{38}
 }
 
 type UpdateRequest struct {
@@ -2499,7 +2571,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_agent_v1_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2511,7 +2583,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_agent_v1_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2524,7 +2596,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{37}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *UpdateRequest) GetResources() *Resources {
@@ -2542,7 +2614,7 @@ type UpdateResponse struct {
 
 func (x *UpdateResponse) Reset() {
 	*x = UpdateResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_agent_v1_agent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2554,7 +2626,7 @@ func (x *UpdateResponse) String() string {
 func (*UpdateResponse) ProtoMessage() {}
 
 func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_agent_v1_agent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2567,7 +2639,7 @@ func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
 func (*UpdateResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{38}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{40}
 }
 
 type ShutdownRequest struct {
@@ -2578,7 +2650,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[39]
+	mi := &file_agent_v1_agent_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2590,7 +2662,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[39]
+	mi := &file_agent_v1_agent_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2603,7 +2675,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{39}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{41}
 }
 
 type ShutdownResponse struct {
@@ -2614,7 +2686,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[40]
+	mi := &file_agent_v1_agent_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2626,7 +2698,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[40]
+	mi := &file_agent_v1_agent_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2639,7 +2711,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{40}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{42}
 }
 
 type StatPathRequest struct {
@@ -2654,7 +2726,7 @@ type StatPathRequest struct {
 
 func (x *StatPathRequest) Reset() {
 	*x = StatPathRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[41]
+	mi := &file_agent_v1_agent_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2666,7 +2738,7 @@ func (x *StatPathRequest) String() string {
 func (*StatPathRequest) ProtoMessage() {}
 
 func (x *StatPathRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[41]
+	mi := &file_agent_v1_agent_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2679,7 +2751,7 @@ func (x *StatPathRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatPathRequest.ProtoReflect.Descriptor instead.
 func (*StatPathRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{41}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *StatPathRequest) GetPath() []byte {
@@ -2710,7 +2782,7 @@ type StatPathResponse struct {
 
 func (x *StatPathResponse) Reset() {
 	*x = StatPathResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[42]
+	mi := &file_agent_v1_agent_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2722,7 +2794,7 @@ func (x *StatPathResponse) String() string {
 func (*StatPathResponse) ProtoMessage() {}
 
 func (x *StatPathResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[42]
+	mi := &file_agent_v1_agent_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2735,7 +2807,7 @@ func (x *StatPathResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatPathResponse.ProtoReflect.Descriptor instead.
 func (*StatPathResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{42}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *StatPathResponse) GetPath() []byte {
@@ -2777,7 +2849,7 @@ type ReadArchiveRequest struct {
 
 func (x *ReadArchiveRequest) Reset() {
 	*x = ReadArchiveRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[43]
+	mi := &file_agent_v1_agent_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2789,7 +2861,7 @@ func (x *ReadArchiveRequest) String() string {
 func (*ReadArchiveRequest) ProtoMessage() {}
 
 func (x *ReadArchiveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[43]
+	mi := &file_agent_v1_agent_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2802,7 +2874,7 @@ func (x *ReadArchiveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadArchiveRequest.ProtoReflect.Descriptor instead.
 func (*ReadArchiveRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{43}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ReadArchiveRequest) GetPath() []byte {
@@ -2828,7 +2900,7 @@ type ArchivePiece struct {
 
 func (x *ArchivePiece) Reset() {
 	*x = ArchivePiece{}
-	mi := &file_agent_v1_agent_proto_msgTypes[44]
+	mi := &file_agent_v1_agent_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2840,7 +2912,7 @@ func (x *ArchivePiece) String() string {
 func (*ArchivePiece) ProtoMessage() {}
 
 func (x *ArchivePiece) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[44]
+	mi := &file_agent_v1_agent_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2853,7 +2925,7 @@ func (x *ArchivePiece) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchivePiece.ProtoReflect.Descriptor instead.
 func (*ArchivePiece) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{44}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ArchivePiece) GetData() []byte {
@@ -2876,7 +2948,7 @@ type WriteArchiveRequest struct {
 
 func (x *WriteArchiveRequest) Reset() {
 	*x = WriteArchiveRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[45]
+	mi := &file_agent_v1_agent_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2888,7 +2960,7 @@ func (x *WriteArchiveRequest) String() string {
 func (*WriteArchiveRequest) ProtoMessage() {}
 
 func (x *WriteArchiveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[45]
+	mi := &file_agent_v1_agent_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2901,7 +2973,7 @@ func (x *WriteArchiveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteArchiveRequest.ProtoReflect.Descriptor instead.
 func (*WriteArchiveRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{45}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *WriteArchiveRequest) GetRequest() isWriteArchiveRequest_Request {
@@ -2956,7 +3028,7 @@ type WriteArchiveResponse struct {
 
 func (x *WriteArchiveResponse) Reset() {
 	*x = WriteArchiveResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[46]
+	mi := &file_agent_v1_agent_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2968,7 +3040,7 @@ func (x *WriteArchiveResponse) String() string {
 func (*WriteArchiveResponse) ProtoMessage() {}
 
 func (x *WriteArchiveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[46]
+	mi := &file_agent_v1_agent_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2981,7 +3053,7 @@ func (x *WriteArchiveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteArchiveResponse.ProtoReflect.Descriptor instead.
 func (*WriteArchiveResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{46}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *WriteArchiveResponse) GetCode() uint32 {
@@ -3006,7 +3078,7 @@ type ExportRequest struct {
 
 func (x *ExportRequest) Reset() {
 	*x = ExportRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[47]
+	mi := &file_agent_v1_agent_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3018,7 +3090,7 @@ func (x *ExportRequest) String() string {
 func (*ExportRequest) ProtoMessage() {}
 
 func (x *ExportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[47]
+	mi := &file_agent_v1_agent_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3031,7 +3103,7 @@ func (x *ExportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportRequest.ProtoReflect.Descriptor instead.
 func (*ExportRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{47}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{49}
 }
 
 type ExportLayerRequest struct {
@@ -3044,7 +3116,7 @@ type ExportLayerRequest struct {
 
 func (x *ExportLayerRequest) Reset() {
 	*x = ExportLayerRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[48]
+	mi := &file_agent_v1_agent_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3056,7 +3128,7 @@ func (x *ExportLayerRequest) String() string {
 func (*ExportLayerRequest) ProtoMessage() {}
 
 func (x *ExportLayerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[48]
+	mi := &file_agent_v1_agent_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3069,7 +3141,7 @@ func (x *ExportLayerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportLayerRequest.ProtoReflect.Descriptor instead.
 func (*ExportLayerRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{48}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ExportLayerRequest) GetGoing() bool {
@@ -3087,7 +3159,7 @@ type DiffRequest struct {
 
 func (x *DiffRequest) Reset() {
 	*x = DiffRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[49]
+	mi := &file_agent_v1_agent_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3099,7 +3171,7 @@ func (x *DiffRequest) String() string {
 func (*DiffRequest) ProtoMessage() {}
 
 func (x *DiffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[49]
+	mi := &file_agent_v1_agent_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3112,7 +3184,7 @@ func (x *DiffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
 func (*DiffRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{49}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{51}
 }
 
 type DiffResponse struct {
@@ -3124,7 +3196,7 @@ type DiffResponse struct {
 
 func (x *DiffResponse) Reset() {
 	*x = DiffResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[50]
+	mi := &file_agent_v1_agent_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3136,7 +3208,7 @@ func (x *DiffResponse) String() string {
 func (*DiffResponse) ProtoMessage() {}
 
 func (x *DiffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[50]
+	mi := &file_agent_v1_agent_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3149,7 +3221,7 @@ func (x *DiffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
 func (*DiffResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{50}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DiffResponse) GetChanges() []*DiffResponse_Change {
@@ -3167,7 +3239,7 @@ type TraceRequest struct {
 
 func (x *TraceRequest) Reset() {
 	*x = TraceRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[51]
+	mi := &file_agent_v1_agent_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3179,7 +3251,7 @@ func (x *TraceRequest) String() string {
 func (*TraceRequest) ProtoMessage() {}
 
 func (x *TraceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[51]
+	mi := &file_agent_v1_agent_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3192,7 +3264,7 @@ func (x *TraceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceRequest.ProtoReflect.Descriptor instead.
 func (*TraceRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{51}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{53}
 }
 
 type TraceResponse struct {
@@ -3206,7 +3278,7 @@ type TraceResponse struct {
 
 func (x *TraceResponse) Reset() {
 	*x = TraceResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[52]
+	mi := &file_agent_v1_agent_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3218,7 +3290,7 @@ func (x *TraceResponse) String() string {
 func (*TraceResponse) ProtoMessage() {}
 
 func (x *TraceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[52]
+	mi := &file_agent_v1_agent_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3231,7 +3303,7 @@ func (x *TraceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceResponse.ProtoReflect.Descriptor instead.
 func (*TraceResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{52}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *TraceResponse) GetNowNanos() int64 {
@@ -3261,7 +3333,7 @@ type RunRequest_Start struct {
 
 func (x *RunRequest_Start) Reset() {
 	*x = RunRequest_Start{}
-	mi := &file_agent_v1_agent_proto_msgTypes[55]
+	mi := &file_agent_v1_agent_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3273,7 +3345,7 @@ func (x *RunRequest_Start) String() string {
 func (*RunRequest_Start) ProtoMessage() {}
 
 func (x *RunRequest_Start) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[55]
+	mi := &file_agent_v1_agent_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3286,7 +3358,7 @@ func (x *RunRequest_Start) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunRequest_Start.ProtoReflect.Descriptor instead.
 func (*RunRequest_Start) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{16, 0}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{18, 0}
 }
 
 func (x *RunRequest_Start) GetProcess() *Process {
@@ -3318,7 +3390,7 @@ type RunRequest_CloseStdin struct {
 
 func (x *RunRequest_CloseStdin) Reset() {
 	*x = RunRequest_CloseStdin{}
-	mi := &file_agent_v1_agent_proto_msgTypes[56]
+	mi := &file_agent_v1_agent_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3330,7 +3402,7 @@ func (x *RunRequest_CloseStdin) String() string {
 func (*RunRequest_CloseStdin) ProtoMessage() {}
 
 func (x *RunRequest_CloseStdin) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[56]
+	mi := &file_agent_v1_agent_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3343,7 +3415,7 @@ func (x *RunRequest_CloseStdin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunRequest_CloseStdin.ProtoReflect.Descriptor instead.
 func (*RunRequest_CloseStdin) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{16, 1}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{18, 1}
 }
 
 type RunRequest_Signal struct {
@@ -3355,7 +3427,7 @@ type RunRequest_Signal struct {
 
 func (x *RunRequest_Signal) Reset() {
 	*x = RunRequest_Signal{}
-	mi := &file_agent_v1_agent_proto_msgTypes[57]
+	mi := &file_agent_v1_agent_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3367,7 +3439,7 @@ func (x *RunRequest_Signal) String() string {
 func (*RunRequest_Signal) ProtoMessage() {}
 
 func (x *RunRequest_Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[57]
+	mi := &file_agent_v1_agent_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3380,7 +3452,7 @@ func (x *RunRequest_Signal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunRequest_Signal.ProtoReflect.Descriptor instead.
 func (*RunRequest_Signal) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{16, 2}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{18, 2}
 }
 
 func (x *RunRequest_Signal) GetNumber() uint32 {
@@ -3400,7 +3472,7 @@ type RunResponse_Started struct {
 
 func (x *RunResponse_Started) Reset() {
 	*x = RunResponse_Started{}
-	mi := &file_agent_v1_agent_proto_msgTypes[58]
+	mi := &file_agent_v1_agent_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3412,7 +3484,7 @@ func (x *RunResponse_Started) String() string {
 func (*RunResponse_Started) ProtoMessage() {}
 
 func (x *RunResponse_Started) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[58]
+	mi := &file_agent_v1_agent_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3425,7 +3497,7 @@ func (x *RunResponse_Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunResponse_Started.ProtoReflect.Descriptor instead.
 func (*RunResponse_Started) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{17, 0}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{19, 0}
 }
 
 func (x *RunResponse_Started) GetPid() uint32 {
@@ -3449,7 +3521,7 @@ type RunResponse_Exited struct {
 
 func (x *RunResponse_Exited) Reset() {
 	*x = RunResponse_Exited{}
-	mi := &file_agent_v1_agent_proto_msgTypes[59]
+	mi := &file_agent_v1_agent_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3461,7 +3533,7 @@ func (x *RunResponse_Exited) String() string {
 func (*RunResponse_Exited) ProtoMessage() {}
 
 func (x *RunResponse_Exited) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[59]
+	mi := &file_agent_v1_agent_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3474,7 +3546,7 @@ func (x *RunResponse_Exited) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunResponse_Exited.ProtoReflect.Descriptor instead.
 func (*RunResponse_Exited) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{17, 1}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{19, 1}
 }
 
 func (x *RunResponse_Exited) GetCode() uint32 {
@@ -3506,7 +3578,7 @@ type ConnectionResponse_Opened struct {
 
 func (x *ConnectionResponse_Opened) Reset() {
 	*x = ConnectionResponse_Opened{}
-	mi := &file_agent_v1_agent_proto_msgTypes[60]
+	mi := &file_agent_v1_agent_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3518,7 +3590,7 @@ func (x *ConnectionResponse_Opened) String() string {
 func (*ConnectionResponse_Opened) ProtoMessage() {}
 
 func (x *ConnectionResponse_Opened) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[60]
+	mi := &file_agent_v1_agent_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3531,7 +3603,7 @@ func (x *ConnectionResponse_Opened) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectionResponse_Opened.ProtoReflect.Descriptor instead.
 func (*ConnectionResponse_Opened) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{25, 0}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{27, 0}
 }
 
 type ConnectionResponse_End struct {
@@ -3542,7 +3614,7 @@ type ConnectionResponse_End struct {
 
 func (x *ConnectionResponse_End) Reset() {
 	*x = ConnectionResponse_End{}
-	mi := &file_agent_v1_agent_proto_msgTypes[61]
+	mi := &file_agent_v1_agent_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3554,7 +3626,7 @@ func (x *ConnectionResponse_End) String() string {
 func (*ConnectionResponse_End) ProtoMessage() {}
 
 func (x *ConnectionResponse_End) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[61]
+	mi := &file_agent_v1_agent_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3567,7 +3639,7 @@ func (x *ConnectionResponse_End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectionResponse_End.ProtoReflect.Descriptor instead.
 func (*ConnectionResponse_End) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{25, 1}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{27, 1}
 }
 
 type ListProcessesResponse_Process struct {
@@ -3600,7 +3672,7 @@ type ListProcessesResponse_Process struct {
 
 func (x *ListProcessesResponse_Process) Reset() {
 	*x = ListProcessesResponse_Process{}
-	mi := &file_agent_v1_agent_proto_msgTypes[62]
+	mi := &file_agent_v1_agent_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3612,7 +3684,7 @@ func (x *ListProcessesResponse_Process) String() string {
 func (*ListProcessesResponse_Process) ProtoMessage() {}
 
 func (x *ListProcessesResponse_Process) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[62]
+	mi := &file_agent_v1_agent_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3625,7 +3697,7 @@ func (x *ListProcessesResponse_Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProcessesResponse_Process.ProtoReflect.Descriptor instead.
 func (*ListProcessesResponse_Process) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{32, 0}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{34, 0}
 }
 
 func (x *ListProcessesResponse_Process) GetPid() uint32 {
@@ -3750,7 +3822,7 @@ type WriteArchiveRequest_Open struct {
 
 func (x *WriteArchiveRequest_Open) Reset() {
 	*x = WriteArchiveRequest_Open{}
-	mi := &file_agent_v1_agent_proto_msgTypes[63]
+	mi := &file_agent_v1_agent_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3762,7 +3834,7 @@ func (x *WriteArchiveRequest_Open) String() string {
 func (*WriteArchiveRequest_Open) ProtoMessage() {}
 
 func (x *WriteArchiveRequest_Open) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[63]
+	mi := &file_agent_v1_agent_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3775,7 +3847,7 @@ func (x *WriteArchiveRequest_Open) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteArchiveRequest_Open.ProtoReflect.Descriptor instead.
 func (*WriteArchiveRequest_Open) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{45, 0}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{47, 0}
 }
 
 func (x *WriteArchiveRequest_Open) GetPath() []byte {
@@ -3795,7 +3867,7 @@ type DiffResponse_Change struct {
 
 func (x *DiffResponse_Change) Reset() {
 	*x = DiffResponse_Change{}
-	mi := &file_agent_v1_agent_proto_msgTypes[64]
+	mi := &file_agent_v1_agent_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3807,7 +3879,7 @@ func (x *DiffResponse_Change) String() string {
 func (*DiffResponse_Change) ProtoMessage() {}
 
 func (x *DiffResponse_Change) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[64]
+	mi := &file_agent_v1_agent_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3820,7 +3892,7 @@ func (x *DiffResponse_Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffResponse_Change.ProtoReflect.Descriptor instead.
 func (*DiffResponse_Change) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{50, 0}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{52, 0}
 }
 
 func (x *DiffResponse_Change) GetKind() DiffResponse_Change_Kind {
@@ -3848,7 +3920,7 @@ type TraceResponse_Span struct {
 
 func (x *TraceResponse_Span) Reset() {
 	*x = TraceResponse_Span{}
-	mi := &file_agent_v1_agent_proto_msgTypes[65]
+	mi := &file_agent_v1_agent_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3860,7 +3932,7 @@ func (x *TraceResponse_Span) String() string {
 func (*TraceResponse_Span) ProtoMessage() {}
 
 func (x *TraceResponse_Span) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[65]
+	mi := &file_agent_v1_agent_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3873,7 +3945,7 @@ func (x *TraceResponse_Span) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceResponse_Span.ProtoReflect.Descriptor instead.
 func (*TraceResponse_Span) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{52, 0}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{54, 0}
 }
 
 func (x *TraceResponse_Span) GetName() string {
@@ -3922,7 +3994,9 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\fSysctlsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x13\n" +
-	"\x11ConfigureResponse\"\xb8\x01\n" +
+	"\x11ConfigureResponse\"\x0e\n" +
+	"\fResetRequest\"\x0f\n" +
+	"\rResetResponse\"\xb8\x01\n" +
 	"\x10NetworkInterface\x12\x10\n" +
 	"\x03mac\x18\x01 \x01(\tR\x03mac\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n" +
@@ -4158,12 +4232,13 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
 	"\vstart_nanos\x18\x02 \x01(\x03R\n" +
 	"startNanos\x12\x1b\n" +
-	"\tend_nanos\x18\x03 \x01(\x03R\bendNanos2\xd6\v\n" +
+	"\tend_nanos\x18\x03 \x01(\x03R\bendNanos2\xa0\f\n" +
 	"\x05Agent\x12H\n" +
 	"\x05Hello\x12\x1e.woodlot.agent.v1.HelloRequest\x1a\x1f.woodlot.agent.v1.HelloResponse\x12K\n" +
 	"\x06Settle\x12\x1f.woodlot.agent.v1.SettleRequest\x1a .woodlot.agent.v1.SettleResponse\x12T\n" +
 	"\tConfigure\x12\".woodlot.agent.v1.ConfigureRequest\x1a#.woodlot.agent.v1.ConfigureResponse\x12f\n" +
-	"\x0fCreateContainer\x12(.woodlot.agent.v1.CreateContainerRequest\x1a).woodlot.agent.v1.CreateContainerResponse\x12F\n" +
+	"\x0fCreateContainer\x12(.woodlot.agent.v1.CreateContainerRequest\x1a).woodlot.agent.v1.CreateContainerResponse\x12H\n" +
+	"\x05Reset\x12\x1e.woodlot.agent.v1.ResetRequest\x1a\x1f.woodlot.agent.v1.ResetResponse\x12F\n" +
 	"\x03Run\x12\x1c.woodlot.agent.v1.RunRequest\x1a\x1d.woodlot.agent.v1.RunResponse(\x010\x01\x12K\n" +
 	"\x06Signal\x12\x1f.woodlot.agent.v1.SignalRequest\x1a .woodlot.agent.v1.SignalResponse\x12K\n" +
 	"\x06Resize\x12\x1f.woodlot.agent.v1.ResizeRequest\x1a .woodlot.agent.v1.ResizeResponse\x12W\n" +
@@ -4200,7 +4275,7 @@ func file_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
+var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
 var file_agent_v1_agent_proto_goTypes = []any{
 	(Change_Kind)(0),                      // 0: woodlot.agent.v1.Change.Kind
 	(DiffResponse_Change_Kind)(0),         // 1: woodlot.agent.v1.DiffResponse.Change.Kind
@@ -4210,145 +4285,149 @@ var file_agent_v1_agent_proto_goTypes = []any{
 	(*SettleResponse)(nil),                // 5: woodlot.agent.v1.SettleResponse
 	(*ConfigureRequest)(nil),              // 6: woodlot.agent.v1.ConfigureRequest
 	(*ConfigureResponse)(nil),             // 7: woodlot.agent.v1.ConfigureResponse
-	(*NetworkInterface)(nil),              // 8: woodlot.agent.v1.NetworkInterface
-	(*Route)(nil),                         // 9: woodlot.agent.v1.Route
-	(*CreateContainerRequest)(nil),        // 10: woodlot.agent.v1.CreateContainerRequest
-	(*CreateContainerResponse)(nil),       // 11: woodlot.agent.v1.CreateContainerResponse
-	(*RootFilesystem)(nil),                // 12: woodlot.agent.v1.RootFilesystem
-	(*Mount)(nil),                         // 13: woodlot.agent.v1.Mount
-	(*Resources)(nil),                     // 14: woodlot.agent.v1.Resources
-	(*Process)(nil),                       // 15: woodlot.agent.v1.Process
-	(*WindowSize)(nil),                    // 16: woodlot.agent.v1.WindowSize
-	(*Rlimit)(nil),                        // 17: woodlot.agent.v1.Rlimit
-	(*RunRequest)(nil),                    // 18: woodlot.agent.v1.RunRequest
-	(*RunResponse)(nil),                   // 19: woodlot.agent.v1.RunResponse
-	(*SignalRequest)(nil),                 // 20: woodlot.agent.v1.SignalRequest
-	(*SignalResponse)(nil),                // 21: woodlot.agent.v1.SignalResponse
-	(*ResizeRequest)(nil),                 // 22: woodlot.agent.v1.ResizeRequest
-	(*ResizeResponse)(nil),                // 23: woodlot.agent.v1.ResizeResponse
-	(*AbortMountRequest)(nil),             // 24: woodlot.agent.v1.AbortMountRequest
-	(*AbortMountResponse)(nil),            // 25: woodlot.agent.v1.AbortMountResponse
-	(*ConnectionRequest)(nil),             // 26: woodlot.agent.v1.ConnectionRequest
-	(*ConnectionResponse)(nil),            // 27: woodlot.agent.v1.ConnectionResponse
-	(*Change)(nil),                        // 28: woodlot.agent.v1.Change
-	(*PlayChangesRequest)(nil),            // 29: woodlot.agent.v1.PlayChangesRequest
-	(*PlayChangesResponse)(nil),           // 30: woodlot.agent.v1.PlayChangesResponse
-	(*StatsRequest)(nil),                  // 31: woodlot.agent.v1.StatsRequest
-	(*StatsResponse)(nil),                 // 32: woodlot.agent.v1.StatsResponse
-	(*ListProcessesRequest)(nil),          // 33: woodlot.agent.v1.ListProcessesRequest
-	(*ListProcessesResponse)(nil),         // 34: woodlot.agent.v1.ListProcessesResponse
-	(*PauseRequest)(nil),                  // 35: woodlot.agent.v1.PauseRequest
-	(*PauseResponse)(nil),                 // 36: woodlot.agent.v1.PauseResponse
-	(*UnpauseRequest)(nil),                // 37: woodlot.agent.v1.UnpauseRequest
-	(*UnpauseResponse)(nil),               // 38: woodlot.agent.v1.UnpauseResponse
-	(*UpdateRequest)(nil),                 // 39: woodlot.agent.v1.UpdateRequest
-	(*UpdateResponse)(nil),                // 40: woodlot.agent.v1.UpdateResponse
-	(*ShutdownRequest)(nil),               // 41: woodlot.agent.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),              // 42: woodlot.agent.v1.ShutdownResponse
-	(*StatPathRequest)(nil),               // 43: woodlot.agent.v1.StatPathRequest
-	(*StatPathResponse)(nil),              // 44: woodlot.agent.v1.StatPathResponse
-	(*ReadArchiveRequest)(nil),            // 45: woodlot.agent.v1.ReadArchiveRequest
-	(*ArchivePiece)(nil),                  // 46: woodlot.agent.v1.ArchivePiece
-	(*WriteArchiveRequest)(nil),           // 47: woodlot.agent.v1.WriteArchiveRequest
-	(*WriteArchiveResponse)(nil),          // 48: woodlot.agent.v1.WriteArchiveResponse
-	(*ExportRequest)(nil),                 // 49: woodlot.agent.v1.ExportRequest
-	(*ExportLayerRequest)(nil),            // 50: woodlot.agent.v1.ExportLayerRequest
-	(*DiffRequest)(nil),                   // 51: woodlot.agent.v1.DiffRequest
-	(*DiffResponse)(nil),                  // 52: woodlot.agent.v1.DiffResponse
-	(*TraceRequest)(nil),                  // 53: woodlot.agent.v1.TraceRequest
-	(*TraceResponse)(nil),                 // 54: woodlot.agent.v1.TraceResponse
-	nil,                                   // 55: woodlot.agent.v1.ConfigureRequest.SysctlsEntry
-	nil,                                   // 56: woodlot.agent.v1.CreateContainerRequest.EtcFilesEntry
-	(*RunRequest_Start)(nil),              // 57: woodlot.agent.v1.RunRequest.Start
-	(*RunRequest_CloseStdin)(nil),         // 58: woodlot.agent.v1.RunRequest.CloseStdin
-	(*RunRequest_Signal)(nil),             // 59: woodlot.agent.v1.RunRequest.Signal
-	(*RunResponse_Started)(nil),           // 60: woodlot.agent.v1.RunResponse.Started
-	(*RunResponse_Exited)(nil),            // 61: woodlot.agent.v1.RunResponse.Exited
-	(*ConnectionResponse_Opened)(nil),     // 62: woodlot.agent.v1.ConnectionResponse.Opened
-	(*ConnectionResponse_End)(nil),        // 63: woodlot.agent.v1.ConnectionResponse.End
-	(*ListProcessesResponse_Process)(nil), // 64: woodlot.agent.v1.ListProcessesResponse.Process
-	(*WriteArchiveRequest_Open)(nil),      // 65: woodlot.agent.v1.WriteArchiveRequest.Open
-	(*DiffResponse_Change)(nil),           // 66: woodlot.agent.v1.DiffResponse.Change
-	(*TraceResponse_Span)(nil),            // 67: woodlot.agent.v1.TraceResponse.Span
+	(*ResetRequest)(nil),                  // 8: woodlot.agent.v1.ResetRequest
+	(*ResetResponse)(nil),                 // 9: woodlot.agent.v1.ResetResponse
+	(*NetworkInterface)(nil),              // 10: woodlot.agent.v1.NetworkInterface
+	(*Route)(nil),                         // 11: woodlot.agent.v1.Route
+	(*CreateContainerRequest)(nil),        // 12: woodlot.agent.v1.CreateContainerRequest
+	(*CreateContainerResponse)(nil),       // 13: woodlot.agent.v1.CreateContainerResponse
+	(*RootFilesystem)(nil),                // 14: woodlot.agent.v1.RootFilesystem
+	(*Mount)(nil),                         // 15: woodlot.agent.v1.Mount
+	(*Resources)(nil),                     // 16: woodlot.agent.v1.Resources
+	(*Process)(nil),                       // 17: woodlot.agent.v1.Process
+	(*WindowSize)(nil),                    // 18: woodlot.agent.v1.WindowSize
+	(*Rlimit)(nil),                        // 19: woodlot.agent.v1.Rlimit
+	(*RunRequest)(nil),                    // 20: woodlot.agent.v1.RunRequest
+	(*RunResponse)(nil),                   // 21: woodlot.agent.v1.RunResponse
+	(*SignalRequest)(nil),                 // 22: woodlot.agent.v1.SignalRequest
+	(*SignalResponse)(nil),                // 23: woodlot.agent.v1.SignalResponse
+	(*ResizeRequest)(nil),                 // 24: woodlot.agent.v1.ResizeRequest
+	(*ResizeResponse)(nil),                // 25: woodlot.agent.v1.ResizeResponse
+	(*AbortMountRequest)(nil),             // 26: woodlot.agent.v1.AbortMountRequest
+	(*AbortMountResponse)(nil),            // 27: woodlot.agent.v1.AbortMountResponse
+	(*ConnectionRequest)(nil),             // 28: woodlot.agent.v1.ConnectionRequest
+	(*ConnectionResponse)(nil),            // 29: woodlot.agent.v1.ConnectionResponse
+	(*Change)(nil),                        // 30: woodlot.agent.v1.Change
+	(*PlayChangesRequest)(nil),            // 31: woodlot.agent.v1.PlayChangesRequest
+	(*PlayChangesResponse)(nil),           // 32: woodlot.agent.v1.PlayChangesResponse
+	(*StatsRequest)(nil),                  // 33: woodlot.agent.v1.StatsRequest
+	(*StatsResponse)(nil),                 // 34: woodlot.agent.v1.StatsResponse
+	(*ListProcessesRequest)(nil),          // 35: woodlot.agent.v1.ListProcessesRequest
+	(*ListProcessesResponse)(nil),         // 36: woodlot.agent.v1.ListProcessesResponse
+	(*PauseRequest)(nil),                  // 37: woodlot.agent.v1.PauseRequest
+	(*PauseResponse)(nil),                 // 38: woodlot.agent.v1.PauseResponse
+	(*UnpauseRequest)(nil),                // 39: woodlot.agent.v1.UnpauseRequest
+	(*UnpauseResponse)(nil),               // 40: woodlot.agent.v1.UnpauseResponse
+	(*UpdateRequest)(nil),                 // 41: woodlot.agent.v1.UpdateRequest
+	(*UpdateResponse)(nil),                // 42: woodlot.agent.v1.UpdateResponse
+	(*ShutdownRequest)(nil),               // 43: woodlot.agent.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),              // 44: woodlot.agent.v1.ShutdownResponse
+	(*StatPathRequest)(nil),               // 45: woodlot.agent.v1.StatPathRequest
+	(*StatPathResponse)(nil),              // 46: woodlot.agent.v1.StatPathResponse
+	(*ReadArchiveRequest)(nil),            // 47: woodlot.agent.v1.ReadArchiveRequest
+	(*ArchivePiece)(nil),                  // 48: woodlot.agent.v1.ArchivePiece
+	(*WriteArchiveRequest)(nil),           // 49: woodlot.agent.v1.WriteArchiveRequest
+	(*WriteArchiveResponse)(nil),          // 50: woodlot.agent.v1.WriteArchiveResponse
+	(*ExportRequest)(nil),                 // 51: woodlot.agent.v1.ExportRequest
+	(*ExportLayerRequest)(nil),            // 52: woodlot.agent.v1.ExportLayerRequest
+	(*DiffRequest)(nil),                   // 53: woodlot.agent.v1.DiffRequest
+	(*DiffResponse)(nil),                  // 54: woodlot.agent.v1.DiffResponse
+	(*TraceRequest)(nil),                  // 55: woodlot.agent.v1.TraceRequest
+	(*TraceResponse)(nil),                 // 56: woodlot.agent.v1.TraceResponse
+	nil,                                   // 57: woodlot.agent.v1.ConfigureRequest.SysctlsEntry
+	nil,                                   // 58: woodlot.agent.v1.CreateContainerRequest.EtcFilesEntry
+	(*RunRequest_Start)(nil),              // 59: woodlot.agent.v1.RunRequest.Start
+	(*RunRequest_CloseStdin)(nil),         // 60: woodlot.agent.v1.RunRequest.CloseStdin
+	(*RunRequest_Signal)(nil),             // 61: woodlot.agent.v1.RunRequest.Signal
+	(*RunResponse_Started)(nil),           // 62: woodlot.agent.v1.RunResponse.Started
+	(*RunResponse_Exited)(nil),            // 63: woodlot.agent.v1.RunResponse.Exited
+	(*ConnectionResponse_Opened)(nil),     // 64: woodlot.agent.v1.ConnectionResponse.Opened
+	(*ConnectionResponse_End)(nil),        // 65: woodlot.agent.v1.ConnectionResponse.End
+	(*ListProcessesResponse_Process)(nil), // 66: woodlot.agent.v1.ListProcessesResponse.Process
+	(*WriteArchiveRequest_Open)(nil),      // 67: woodlot.agent.v1.WriteArchiveRequest.Open
+	(*DiffResponse_Change)(nil),           // 68: woodlot.agent.v1.DiffResponse.Change
+	(*TraceResponse_Span)(nil),            // 69: woodlot.agent.v1.TraceResponse.Span
 }
 var file_agent_v1_agent_proto_depIdxs = []int32{
-	8,  // 0: woodlot.agent.v1.ConfigureRequest.interfaces:type_name -> woodlot.agent.v1.NetworkInterface
-	55, // 1: woodlot.agent.v1.ConfigureRequest.sysctls:type_name -> woodlot.agent.v1.ConfigureRequest.SysctlsEntry
-	9,  // 2: woodlot.agent.v1.NetworkInterface.routes:type_name -> woodlot.agent.v1.Route
-	12, // 3: woodlot.agent.v1.CreateContainerRequest.rootfs:type_name -> woodlot.agent.v1.RootFilesystem
-	13, // 4: woodlot.agent.v1.CreateContainerRequest.mounts:type_name -> woodlot.agent.v1.Mount
-	14, // 5: woodlot.agent.v1.CreateContainerRequest.resources:type_name -> woodlot.agent.v1.Resources
-	56, // 6: woodlot.agent.v1.CreateContainerRequest.etc_files:type_name -> woodlot.agent.v1.CreateContainerRequest.EtcFilesEntry
-	16, // 7: woodlot.agent.v1.Process.window:type_name -> woodlot.agent.v1.WindowSize
-	17, // 8: woodlot.agent.v1.Process.rlimits:type_name -> woodlot.agent.v1.Rlimit
-	57, // 9: woodlot.agent.v1.RunRequest.start:type_name -> woodlot.agent.v1.RunRequest.Start
-	58, // 10: woodlot.agent.v1.RunRequest.close_stdin:type_name -> woodlot.agent.v1.RunRequest.CloseStdin
-	16, // 11: woodlot.agent.v1.RunRequest.resize:type_name -> woodlot.agent.v1.WindowSize
-	59, // 12: woodlot.agent.v1.RunRequest.signal:type_name -> woodlot.agent.v1.RunRequest.Signal
-	60, // 13: woodlot.agent.v1.RunResponse.started:type_name -> woodlot.agent.v1.RunResponse.Started
-	61, // 14: woodlot.agent.v1.RunResponse.exited:type_name -> woodlot.agent.v1.RunResponse.Exited
-	16, // 15: woodlot.agent.v1.ResizeRequest.window:type_name -> woodlot.agent.v1.WindowSize
-	62, // 16: woodlot.agent.v1.ConnectionResponse.opened:type_name -> woodlot.agent.v1.ConnectionResponse.Opened
-	63, // 17: woodlot.agent.v1.ConnectionResponse.end:type_name -> woodlot.agent.v1.ConnectionResponse.End
+	10, // 0: woodlot.agent.v1.ConfigureRequest.interfaces:type_name -> woodlot.agent.v1.NetworkInterface
+	57, // 1: woodlot.agent.v1.ConfigureRequest.sysctls:type_name -> woodlot.agent.v1.ConfigureRequest.SysctlsEntry
+	11, // 2: woodlot.agent.v1.NetworkInterface.routes:type_name -> woodlot.agent.v1.Route
+	14, // 3: woodlot.agent.v1.CreateContainerRequest.rootfs:type_name -> woodlot.agent.v1.RootFilesystem
+	15, // 4: woodlot.agent.v1.CreateContainerRequest.mounts:type_name -> woodlot.agent.v1.Mount
+	16, // 5: woodlot.agent.v1.CreateContainerRequest.resources:type_name -> woodlot.agent.v1.Resources
+	58, // 6: woodlot.agent.v1.CreateContainerRequest.etc_files:type_name -> woodlot.agent.v1.CreateContainerRequest.EtcFilesEntry
+	18, // 7: woodlot.agent.v1.Process.window:type_name -> woodlot.agent.v1.WindowSize
+	19, // 8: woodlot.agent.v1.Process.rlimits:type_name -> woodlot.agent.v1.Rlimit
+	59, // 9: woodlot.agent.v1.RunRequest.start:type_name -> woodlot.agent.v1.RunRequest.Start
+	60, // 10: woodlot.agent.v1.RunRequest.close_stdin:type_name -> woodlot.agent.v1.RunRequest.CloseStdin
+	18, // 11: woodlot.agent.v1.RunRequest.resize:type_name -> woodlot.agent.v1.WindowSize
+	61, // 12: woodlot.agent.v1.RunRequest.signal:type_name -> woodlot.agent.v1.RunRequest.Signal
+	62, // 13: woodlot.agent.v1.RunResponse.started:type_name -> woodlot.agent.v1.RunResponse.Started
+	63, // 14: woodlot.agent.v1.RunResponse.exited:type_name -> woodlot.agent.v1.RunResponse.Exited
+	18, // 15: woodlot.agent.v1.ResizeRequest.window:type_name -> woodlot.agent.v1.WindowSize
+	64, // 16: woodlot.agent.v1.ConnectionResponse.opened:type_name -> woodlot.agent.v1.ConnectionResponse.Opened
+	65, // 17: woodlot.agent.v1.ConnectionResponse.end:type_name -> woodlot.agent.v1.ConnectionResponse.End
 	0,  // 18: woodlot.agent.v1.Change.kind:type_name -> woodlot.agent.v1.Change.Kind
-	28, // 19: woodlot.agent.v1.PlayChangesRequest.changes:type_name -> woodlot.agent.v1.Change
-	64, // 20: woodlot.agent.v1.ListProcessesResponse.processes:type_name -> woodlot.agent.v1.ListProcessesResponse.Process
-	14, // 21: woodlot.agent.v1.UpdateRequest.resources:type_name -> woodlot.agent.v1.Resources
-	65, // 22: woodlot.agent.v1.WriteArchiveRequest.open:type_name -> woodlot.agent.v1.WriteArchiveRequest.Open
-	66, // 23: woodlot.agent.v1.DiffResponse.changes:type_name -> woodlot.agent.v1.DiffResponse.Change
-	67, // 24: woodlot.agent.v1.TraceResponse.spans:type_name -> woodlot.agent.v1.TraceResponse.Span
-	15, // 25: woodlot.agent.v1.RunRequest.Start.process:type_name -> woodlot.agent.v1.Process
+	30, // 19: woodlot.agent.v1.PlayChangesRequest.changes:type_name -> woodlot.agent.v1.Change
+	66, // 20: woodlot.agent.v1.ListProcessesResponse.processes:type_name -> woodlot.agent.v1.ListProcessesResponse.Process
+	16, // 21: woodlot.agent.v1.UpdateRequest.resources:type_name -> woodlot.agent.v1.Resources
+	67, // 22: woodlot.agent.v1.WriteArchiveRequest.open:type_name -> woodlot.agent.v1.WriteArchiveRequest.Open
+	68, // 23: woodlot.agent.v1.DiffResponse.changes:type_name -> woodlot.agent.v1.DiffResponse.Change
+	69, // 24: woodlot.agent.v1.TraceResponse.spans:type_name -> woodlot.agent.v1.TraceResponse.Span
+	17, // 25: woodlot.agent.v1.RunRequest.Start.process:type_name -> woodlot.agent.v1.Process
 	1,  // 26: woodlot.agent.v1.DiffResponse.Change.kind:type_name -> woodlot.agent.v1.DiffResponse.Change.Kind
 	2,  // 27: woodlot.agent.v1.Agent.Hello:input_type -> woodlot.agent.v1.HelloRequest
 	4,  // 28: woodlot.agent.v1.Agent.Settle:input_type -> woodlot.agent.v1.SettleRequest
 	6,  // 29: woodlot.agent.v1.Agent.Configure:input_type -> woodlot.agent.v1.ConfigureRequest
-	10, // 30: woodlot.agent.v1.Agent.CreateContainer:input_type -> woodlot.agent.v1.CreateContainerRequest
-	18, // 31: woodlot.agent.v1.Agent.Run:input_type -> woodlot.agent.v1.RunRequest
-	20, // 32: woodlot.agent.v1.Agent.Signal:input_type -> woodlot.agent.v1.SignalRequest
-	22, // 33: woodlot.agent.v1.Agent.Resize:input_type -> woodlot.agent.v1.ResizeRequest
-	24, // 34: woodlot.agent.v1.Agent.AbortMount:input_type -> woodlot.agent.v1.AbortMountRequest
-	26, // 35: woodlot.agent.v1.Agent.Connect:input_type -> woodlot.agent.v1.ConnectionRequest
-	26, // 36: woodlot.agent.v1.Agent.Accept:input_type -> woodlot.agent.v1.ConnectionRequest
-	29, // 37: woodlot.agent.v1.Agent.PlayChanges:input_type -> woodlot.agent.v1.PlayChangesRequest
-	31, // 38: woodlot.agent.v1.Agent.Stats:input_type -> woodlot.agent.v1.StatsRequest
-	33, // 39: woodlot.agent.v1.Agent.ListProcesses:input_type -> woodlot.agent.v1.ListProcessesRequest
-	35, // 40: woodlot.agent.v1.Agent.Pause:input_type -> woodlot.agent.v1.PauseRequest
-	37, // 41: woodlot.agent.v1.Agent.Unpause:input_type -> woodlot.agent.v1.UnpauseRequest
-	39, // 42: woodlot.agent.v1.Agent.Update:input_type -> woodlot.agent.v1.UpdateRequest
-	53, // 43: woodlot.agent.v1.Agent.Trace:input_type -> woodlot.agent.v1.TraceRequest
-	41, // 44: woodlot.agent.v1.Agent.Shutdown:input_type -> woodlot.agent.v1.ShutdownRequest
-	43, // 45: woodlot.agent.v1.Files.StatPath:input_type -> woodlot.agent.v1.StatPathRequest
-	45, // 46: woodlot.agent.v1.Files.ReadArchive:input_type -> woodlot.agent.v1.ReadArchiveRequest
-	47, // 47: woodlot.agent.v1.Files.WriteArchive:input_type -> woodlot.agent.v1.WriteArchiveRequest
-	49, // 48: woodlot.agent.v1.Files.Export:input_type -> woodlot.agent.v1.ExportRequest
-	50, // 49: woodlot.agent.v1.Files.ExportLayer:input_type -> woodlot.agent.v1.ExportLayerRequest
-	51, // 50: woodlot.agent.v1.Files.Diff:input_type -> woodlot.agent.v1.DiffRequest
-	3,  // 51: woodlot.agent.v1.Agent.Hello:output_type -> woodlot.agent.v1.HelloResponse
-	5,  // 52: woodlot.agent.v1.Agent.Settle:output_type -> woodlot.agent.v1.SettleResponse
-	7,  // 53: woodlot.agent.v1.Agent.Configure:output_type -> woodlot.agent.v1.ConfigureResponse
-	11, // 54: woodlot.agent.v1.Agent.CreateContainer:output_type -> woodlot.agent.v1.CreateContainerResponse
-	19, // 55: woodlot.agent.v1.Agent.Run:output_type -> woodlot.agent.v1.RunResponse
-	21, // 56: woodlot.agent.v1.Agent.Signal:output_type -> woodlot.agent.v1.SignalResponse
-	23, // 57: woodlot.agent.v1.Agent.Resize:output_type -> woodlot.agent.v1.ResizeResponse
-	25, // 58: woodlot.agent.v1.Agent.AbortMount:output_type -> woodlot.agent.v1.AbortMountResponse
-	27, // 59: woodlot.agent.v1.Agent.Connect:output_type -> woodlot.agent.v1.ConnectionResponse
-	27, // 60: woodlot.agent.v1.Agent.Accept:output_type -> woodlot.agent.v1.ConnectionResponse
-	30, // 61: woodlot.agent.v1.Agent.PlayChanges:output_type -> woodlot.agent.v1.PlayChangesResponse
-	32, // 62: woodlot.agent.v1.Agent.Stats:output_type -> woodlot.agent.v1.StatsResponse
-	34, // 63: woodlot.agent.v1.Agent.ListProcesses:output_type -> woodlot.agent.v1.ListProcessesResponse
-	36, // 64: woodlot.agent.v1.Agent.Pause:output_type -> woodlot.agent.v1.PauseResponse
-	38, // 65: woodlot.agent.v1.Agent.Unpause:output_type -> woodlot.agent.v1.UnpauseResponse
-	40, // 66: woodlot.agent.v1.Agent.Update:output_type -> woodlot.agent.v1.UpdateResponse
-	54, // 67: woodlot.agent.v1.Agent.Trace:output_type -> woodlot.agent.v1.TraceResponse
-	42, // 68: woodlot.agent.v1.Agent.Shutdown:output_type -> woodlot.agent.v1.ShutdownResponse
-	44, // 69: woodlot.agent.v1.Files.StatPath:output_type -> woodlot.agent.v1.StatPathResponse
-	46, // 70: woodlot.agent.v1.Files.ReadArchive:output_type -> woodlot.agent.v1.ArchivePiece
-	48, // 71: woodlot.agent.v1.Files.WriteArchive:output_type -> woodlot.agent.v1.WriteArchiveResponse
-	46, // 72: woodlot.agent.v1.Files.Export:output_type -> woodlot.agent.v1.ArchivePiece
-	46, // 73: woodlot.agent.v1.Files.ExportLayer:output_type -> woodlot.agent.v1.ArchivePiece
-	52, // 74: woodlot.agent.v1.Files.Diff:output_type -> woodlot.agent.v1.DiffResponse
-	51, // [51:75] is the sub-list for method output_type
-	27, // [27:51] is the sub-list for method input_type
+	12, // 30: woodlot.agent.v1.Agent.CreateContainer:input_type -> woodlot.agent.v1.CreateContainerRequest
+	8,  // 31: woodlot.agent.v1.Agent.Reset:input_type -> woodlot.agent.v1.ResetRequest
+	20, // 32: woodlot.agent.v1.Agent.Run:input_type -> woodlot.agent.v1.RunRequest
+	22, // 33: woodlot.agent.v1.Agent.Signal:input_type -> woodlot.agent.v1.SignalRequest
+	24, // 34: woodlot.agent.v1.Agent.Resize:input_type -> woodlot.agent.v1.ResizeRequest
+	26, // 35: woodlot.agent.v1.Agent.AbortMount:input_type -> woodlot.agent.v1.AbortMountRequest
+	28, // 36: woodlot.agent.v1.Agent.Connect:input_type -> woodlot.agent.v1.ConnectionRequest
+	28, // 37: woodlot.agent.v1.Agent.Accept:input_type -> woodlot.agent.v1.ConnectionRequest
+	31, // 38: woodlot.agent.v1.Agent.PlayChanges:input_type -> woodlot.agent.v1.PlayChangesRequest
+	33, // 39: woodlot.agent.v1.Agent.Stats:input_type -> woodlot.agent.v1.StatsRequest
+	35, // 40: woodlot.agent.v1.Agent.ListProcesses:input_type -> woodlot.agent.v1.ListProcessesRequest
+	37, // 41: woodlot.agent.v1.Agent.Pause:input_type -> woodlot.agent.v1.PauseRequest
+	39, // 42: woodlot.agent.v1.Agent.Unpause:input_type -> woodlot.agent.v1.UnpauseRequest
+	41, // 43: woodlot.agent.v1.Agent.Update:input_type -> woodlot.agent.v1.UpdateRequest
+	55, // 44: woodlot.agent.v1.Agent.Trace:input_type -> woodlot.agent.v1.TraceRequest
+	43, // 45: woodlot.agent.v1.Agent.Shutdown:input_type -> woodlot.agent.v1.ShutdownRequest
+	45, // 46: woodlot.agent.v1.Files.StatPath:input_type -> woodlot.agent.v1.StatPathRequest
+	47, // 47: woodlot.agent.v1.Files.ReadArchive:input_type -> woodlot.agent.v1.ReadArchiveRequest
+	49, // 48: woodlot.agent.v1.Files.WriteArchive:input_type -> woodlot.agent.v1.WriteArchiveRequest
+	51, // 49: woodlot.agent.v1.Files.Export:input_type -> woodlot.agent.v1.ExportRequest
+	52, // 50: woodlot.agent.v1.Files.ExportLayer:input_type -> woodlot.agent.v1.ExportLayerRequest
+	53, // 51: woodlot.agent.v1.Files.Diff:input_type -> woodlot.agent.v1.DiffRequest
+	3,  // 52: woodlot.agent.v1.Agent.Hello:output_type -> woodlot.agent.v1.HelloResponse
+	5,  // 53: woodlot.agent.v1.Agent.Settle:output_type -> woodlot.agent.v1.SettleResponse
+	7,  // 54: woodlot.agent.v1.Agent.Configure:output_type -> woodlot.agent.v1.ConfigureResponse
+	13, // 55: woodlot.agent.v1.Agent.CreateContainer:output_type -> woodlot.agent.v1.CreateContainerResponse
+	9,  // 56: woodlot.agent.v1.Agent.Reset:output_type -> woodlot.agent.v1.ResetResponse
+	21, // 57: woodlot.agent.v1.Agent.Run:output_type -> woodlot.agent.v1.RunResponse
+	23, // 58: woodlot.agent.v1.Agent.Signal:output_type -> woodlot.agent.v1.SignalResponse
+	25, // 59: woodlot.agent.v1.Agent.Resize:output_type -> woodlot.agent.v1.ResizeResponse
+	27, // 60: woodlot.agent.v1.Agent.AbortMount:output_type -> woodlot.agent.v1.AbortMountResponse
+	29, // 61: woodlot.agent.v1.Agent.Connect:output_type -> woodlot.agent.v1.ConnectionResponse
+	29, // 62: woodlot.agent.v1.Agent.Accept:output_type -> woodlot.agent.v1.ConnectionResponse
+	32, // 63: woodlot.agent.v1.Agent.PlayChanges:output_type -> woodlot.agent.v1.PlayChangesResponse
+	34, // 64: woodlot.agent.v1.Agent.Stats:output_type -> woodlot.agent.v1.StatsResponse
+	36, // 65: woodlot.agent.v1.Agent.ListProcesses:output_type -> woodlot.agent.v1.ListProcessesResponse
+	38, // 66: woodlot.agent.v1.Agent.Pause:output_type -> woodlot.agent.v1.PauseResponse
+	40, // 67: woodlot.agent.v1.Agent.Unpause:output_type -> woodlot.agent.v1.UnpauseResponse
+	42, // 68: woodlot.agent.v1.Agent.Update:output_type -> woodlot.agent.v1.UpdateResponse
+	56, // 69: woodlot.agent.v1.Agent.Trace:output_type -> woodlot.agent.v1.TraceResponse
+	44, // 70: woodlot.agent.v1.Agent.Shutdown:output_type -> woodlot.agent.v1.ShutdownResponse
+	46, // 71: woodlot.agent.v1.Files.StatPath:output_type -> woodlot.agent.v1.StatPathResponse
+	48, // 72: woodlot.agent.v1.Files.ReadArchive:output_type -> woodlot.agent.v1.ArchivePiece
+	50, // 73: woodlot.agent.v1.Files.WriteArchive:output_type -> woodlot.agent.v1.WriteArchiveResponse
+	48, // 74: woodlot.agent.v1.Files.Export:output_type -> woodlot.agent.v1.ArchivePiece
+	48, // 75: woodlot.agent.v1.Files.ExportLayer:output_type -> woodlot.agent.v1.ArchivePiece
+	54, // 76: woodlot.agent.v1.Files.Diff:output_type -> woodlot.agent.v1.DiffResponse
+	52, // [52:77] is the sub-list for method output_type
+	27, // [27:52] is the sub-list for method input_type
 	27, // [27:27] is the sub-list for extension type_name
 	27, // [27:27] is the sub-list for extension extendee
 	0,  // [0:27] is the sub-list for field type_name
@@ -4359,29 +4438,29 @@ func file_agent_v1_agent_proto_init() {
 	if File_agent_v1_agent_proto != nil {
 		return
 	}
-	file_agent_v1_agent_proto_msgTypes[16].OneofWrappers = []any{
+	file_agent_v1_agent_proto_msgTypes[18].OneofWrappers = []any{
 		(*RunRequest_Start_)(nil),
 		(*RunRequest_Stdin)(nil),
 		(*RunRequest_CloseStdin_)(nil),
 		(*RunRequest_Resize)(nil),
 		(*RunRequest_Signal_)(nil),
 	}
-	file_agent_v1_agent_proto_msgTypes[17].OneofWrappers = []any{
+	file_agent_v1_agent_proto_msgTypes[19].OneofWrappers = []any{
 		(*RunResponse_Started_)(nil),
 		(*RunResponse_Stdout)(nil),
 		(*RunResponse_Stderr)(nil),
 		(*RunResponse_Exited_)(nil),
 	}
-	file_agent_v1_agent_proto_msgTypes[24].OneofWrappers = []any{
+	file_agent_v1_agent_proto_msgTypes[26].OneofWrappers = []any{
 		(*ConnectionRequest_Socket)(nil),
 		(*ConnectionRequest_Data)(nil),
 	}
-	file_agent_v1_agent_proto_msgTypes[25].OneofWrappers = []any{
+	file_agent_v1_agent_proto_msgTypes[27].OneofWrappers = []any{
 		(*ConnectionResponse_Opened_)(nil),
 		(*ConnectionResponse_Data)(nil),
 		(*ConnectionResponse_End_)(nil),
 	}
-	file_agent_v1_agent_proto_msgTypes[45].OneofWrappers = []any{
+	file_agent_v1_agent_proto_msgTypes[47].OneofWrappers = []any{
 		(*WriteArchiveRequest_Open_)(nil),
 		(*WriteArchiveRequest_Data)(nil),
 	}
@@ -4391,7 +4470,7 @@ func file_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_v1_agent_proto_rawDesc), len(file_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   66,
+			NumMessages:   68,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

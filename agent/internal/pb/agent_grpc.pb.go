@@ -32,6 +32,7 @@ const (
 	Agent_Settle_FullMethodName          = "/woodlot.agent.v1.Agent/Settle"
 	Agent_Configure_FullMethodName       = "/woodlot.agent.v1.Agent/Configure"
 	Agent_CreateContainer_FullMethodName = "/woodlot.agent.v1.Agent/CreateContainer"
+	Agent_Reset_FullMethodName           = "/woodlot.agent.v1.Agent/Reset"
 	Agent_Run_FullMethodName             = "/woodlot.agent.v1.Agent/Run"
 	Agent_Signal_FullMethodName          = "/woodlot.agent.v1.Agent/Signal"
 	Agent_Resize_FullMethodName          = "/woodlot.agent.v1.Agent/Resize"
@@ -63,6 +64,9 @@ type AgentClient interface {
 	// Mounts the root filesystem and everything below it and makes the cgroup. No process is started.
 	// On failure everything it mounted is unmounted again. One container in a guest.
 	CreateContainer(ctx context.Context, in *CreateContainerRequest, opts ...grpc.CallOption) (*CreateContainerResponse, error)
+	// Undoes Configure and CreateContainer, so that the guest can become a container again: for a guest that has rehearsed
+	// one, and that no container's program has run in.
+	Reset(ctx context.Context, in *ResetRequest, opts ...grpc.CallOption) (*ResetResponse, error)
 	// Runs one process for the life of the stream. The first request is `start`; the first response is `started`,
 	// the last is `exited`, after all output. A process that could not be executed ends the stream with
 	// NOT_FOUND (no such file), PERMISSION_DENIED (not executable) or INVALID_ARGUMENT (user, working directory, …).
@@ -145,6 +149,16 @@ func (c *agentClient) CreateContainer(ctx context.Context, in *CreateContainerRe
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CreateContainerResponse)
 	err := c.cc.Invoke(ctx, Agent_CreateContainer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentClient) Reset(ctx context.Context, in *ResetRequest, opts ...grpc.CallOption) (*ResetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResetResponse)
+	err := c.cc.Invoke(ctx, Agent_Reset_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -315,6 +329,9 @@ type AgentServer interface {
 	// Mounts the root filesystem and everything below it and makes the cgroup. No process is started.
 	// On failure everything it mounted is unmounted again. One container in a guest.
 	CreateContainer(context.Context, *CreateContainerRequest) (*CreateContainerResponse, error)
+	// Undoes Configure and CreateContainer, so that the guest can become a container again: for a guest that has rehearsed
+	// one, and that no container's program has run in.
+	Reset(context.Context, *ResetRequest) (*ResetResponse, error)
 	// Runs one process for the life of the stream. The first request is `start`; the first response is `started`,
 	// the last is `exited`, after all output. A process that could not be executed ends the stream with
 	// NOT_FOUND (no such file), PERMISSION_DENIED (not executable) or INVALID_ARGUMENT (user, working directory, …).
@@ -374,6 +391,9 @@ func (UnimplementedAgentServer) Configure(context.Context, *ConfigureRequest) (*
 }
 func (UnimplementedAgentServer) CreateContainer(context.Context, *CreateContainerRequest) (*CreateContainerResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method CreateContainer not implemented")
+}
+func (UnimplementedAgentServer) Reset(context.Context, *ResetRequest) (*ResetResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method Reset not implemented")
 }
 func (UnimplementedAgentServer) Run(grpc.BidiStreamingServer[RunRequest, RunResponse]) error {
 	return status.Errorf(codes.Unimplemented, "method Run not implemented")
@@ -506,6 +526,24 @@ func _Agent_CreateContainer_Handler(srv interface{}, ctx context.Context, dec fu
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AgentServer).CreateContainer(ctx, req.(*CreateContainerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Agent_Reset_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).Reset(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_Reset_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).Reset(ctx, req.(*ResetRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -751,6 +789,10 @@ var Agent_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CreateContainer",
 			Handler:    _Agent_CreateContainer_Handler,
+		},
+		{
+			MethodName: "Reset",
+			Handler:    _Agent_Reset_Handler,
 		},
 		{
 			MethodName: "Signal",

@@ -43,6 +43,8 @@ func (f *fakeContainer) Create(_ context.Context, s *container.Spec) error {
 	return nil
 }
 
+func (f *fakeContainer) Reset(context.Context) error { return errors.New("still in use") }
+
 func (f *fakeContainer) Start(s *container.ProcessSpec) (*container.Process, error) {
 	f.started = s
 	return nil, fail.New(fail.NotFound, "no such program")

@@ -41,6 +41,7 @@ type Container interface {
 	SetIPCSysctls(list []launchspec.KV)
 	Prepare() error
 	Create(ctx context.Context, spec *container.Spec) error
+	Reset(ctx context.Context) error
 	Start(spec *container.ProcessSpec) (*container.Process, error)
 	Connect(path string) (*net.UnixConn, error)
 	Accept(ctx context.Context, socket string) (*net.UnixConn, error)
@@ -203,6 +204,17 @@ func (s *server) CreateContainer(ctx context.Context, r *pb.CreateContainerReque
 		return nil, toStatus(err)
 	}
 	return &pb.CreateContainerResponse{}, nil
+}
+
+// Reset makes the guest one that is nobody's yet.
+func (s *server) Reset(ctx context.Context, _ *pb.ResetRequest) (*pb.ResetResponse, error) {
+	if err := s.Container.Reset(ctx); err != nil {
+		return nil, toStatus(err)
+	}
+	if err := netif.Reset(); err != nil {
+		return nil, toStatus(err)
+	}
+	return &pb.ResetResponse{}, nil
 }
 
 // AbortMount ends a share whose server is gone.

@@ -36,6 +36,8 @@ _CHANNEL_OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.initial_reconnect_backoff_ms", 20),
     ("grpc.max_reconnect_backoff_ms", 100),
     ("grpc.keepalive_time_ms", 2**31 - 1),
+    # A machine that waits for its container is asked for nothing, and must not find its channel closed.
+    ("grpc.client_idle_timeout_ms", 2**31 - 1),
     # What a guest can make us keep for each stream that nobody reads; the probe would make it megabytes.
     ("grpc.http2.lookahead_bytes", 256 << 10),
     ("grpc.http2.bdp_probe", 0),
@@ -165,6 +167,10 @@ class Agent(Channel):
             await self._stub.Configure(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             raise _translate(error, "configure the guest", timeout_s) from error
+
+    async def reset(self, *, timeout_s: float) -> None:
+        """Undo `configure` and `create_container`, so that both can be asked for again."""
+        await self._call(self._stub.Reset(pb.ResetRequest(), timeout=timeout_s), "reset", timeout_s)
 
     async def create_container(
         self, request: pb.CreateContainerRequest, *, timeout_s: float

@@ -58,6 +58,14 @@ class ConfigureResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class ResetRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ResetResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class NetworkInterface(_message.Message):
     __slots__ = ("mac", "name", "addresses", "mtu", "routes", "device_mac")
     MAC_FIELD_NUMBER: _ClassVar[int]

@@ -54,6 +54,11 @@ class AgentStub(object):
                 request_serializer=agent_dot_v1_dot_agent__pb2.CreateContainerRequest.SerializeToString,
                 response_deserializer=agent_dot_v1_dot_agent__pb2.CreateContainerResponse.FromString,
                 _registered_method=True)
+        self.Reset = channel.unary_unary(
+                '/woodlot.agent.v1.Agent/Reset',
+                request_serializer=agent_dot_v1_dot_agent__pb2.ResetRequest.SerializeToString,
+                response_deserializer=agent_dot_v1_dot_agent__pb2.ResetResponse.FromString,
+                _registered_method=True)
         self.Run = channel.stream_stream(
                 '/woodlot.agent.v1.Agent/Run',
                 request_serializer=agent_dot_v1_dot_agent__pb2.RunRequest.SerializeToString,
@@ -155,6 +160,14 @@ class AgentServicer(object):
     def CreateContainer(self, request, context):
         """Mounts the root filesystem and everything below it and makes the cgroup. No process is started.
         On failure everything it mounted is unmounted again. One container in a guest.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Reset(self, request, context):
+        """Undoes Configure and CreateContainer, so that the guest can become a container again: for a guest that has rehearsed
+        one, and that no container's program has run in.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -290,6 +303,11 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.CreateContainer,
                     request_deserializer=agent_dot_v1_dot_agent__pb2.CreateContainerRequest.FromString,
                     response_serializer=agent_dot_v1_dot_agent__pb2.CreateContainerResponse.SerializeToString,
+            ),
+            'Reset': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reset,
+                    request_deserializer=agent_dot_v1_dot_agent__pb2.ResetRequest.FromString,
+                    response_serializer=agent_dot_v1_dot_agent__pb2.ResetResponse.SerializeToString,
             ),
             'Run': grpc.stream_stream_rpc_method_handler(
                     servicer.Run,
@@ -470,6 +488,33 @@ class Agent(object):
             '/woodlot.agent.v1.Agent/CreateContainer',
             agent_dot_v1_dot_agent__pb2.CreateContainerRequest.SerializeToString,
             agent_dot_v1_dot_agent__pb2.CreateContainerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/woodlot.agent.v1.Agent/Reset',
+            agent_dot_v1_dot_agent__pb2.ResetRequest.SerializeToString,
+            agent_dot_v1_dot_agent__pb2.ResetResponse.FromString,
             options,
             channel_credentials,
             insecure,

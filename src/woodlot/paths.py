@@ -8,6 +8,7 @@ data/                      $XDG_DATA_HOME/woodlot, or ROOT with --root / WOODLOT
   kernels/NAME/            vmlinuz, modules, manifest.json; kernels/default-ARCH -> NAME
   templates/ID/              saved machines that new ones start from; see template/template.py
   initramfs/HEX.cpio       agent and modules for one kernel
+  pool/NAME/               a machine that waits; see container/pool.py
   containers/ID/           upper.ext4, console.log, vmm.log, supervisor.log, lock, …
   networks/ID/             switch.log, lock
   volumes/NAME/            data or disk.ext4, lock
@@ -15,6 +16,7 @@ runtime/                   $XDG_RUNTIME_DIR/woodlot: sockets only, paths under 1
   ID12/                    a.sock (agent), s.sock (supervisor), n0.sock (where a network's switch is given a link)
   nID12.sock               a network's switch
   tID12/                   a machine on the way to be saved
+  pNAME12/                 a machine that waits for a container
 """
 
 import hashlib
@@ -70,6 +72,15 @@ class Paths:
     def templates(self) -> Path:
         """Saved machines."""
         return self.data / "templates"
+
+    @property
+    def pool(self) -> Path:
+        """Machines that wait for a container."""
+        return self.data / "pool"
+
+    def pool_sockets(self, name: str) -> Path:
+        """The directory of the sockets of one of them."""
+        return self.runtime / f"p{name[:12]}"
 
     @property
     def events(self) -> Path:

@@ -47,6 +47,8 @@ SETTINGS = (
     Setting("vm.boot", str, "template", "template: go on where a saved machine stood; cold: boot each time"),
     Setting("vm.template_size", parse_size, "4g", "most that saved machines may take on the disk"),
     Setting("vm.template_age", float, "14", "days after which a saved machine that nobody used is removed"),
+    Setting("vm.pool", int, "0", "virtual machines that wait for the next containers"),
+    Setting("vm.pool_idle", float, "10", "minutes after which one that nobody took leaves"),
     Setting("vm.boot_timeout", float, "60", "seconds until the guest's agent must have answered"),
     Setting("vm.probe_timeout", float, "5", "seconds that an accelerator gets to boot a guest"),
     Setting("kernel.package", str, "linux-image-cloud-{arch}", "Debian package of the default kernel"),
@@ -71,6 +73,11 @@ def get_float(name: str) -> float:
     value = _value(name)
     assert isinstance(value, int | float)  # noqa: S101
     return float(value)
+
+
+def reread() -> None:
+    """Read the file again when it is needed next."""
+    _file_values.cache_clear()
 
 
 def find(name: str) -> Setting:

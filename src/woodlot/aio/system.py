@@ -30,6 +30,10 @@ class Status:
     """Why that one."""
     remembered: bool
     """The answer was found out earlier."""
+    waiting: int
+    """Machines that wait for the next containers, by the setting ``vm.pool``."""
+    waiting_bytes: int
+    """What they take of the host's memory."""
 
 
 class System:
@@ -57,16 +61,27 @@ class System:
         Raises:
             WoodlotError: What is missing.
         """
+        from woodlot.container import pool
         from woodlot.container.boot import accelerator, guest_kernel
+        from woodlot.container.usage import host_memory_bytes
 
         kernel, _ = await guest_kernel(self._store.paths, progress)
         choice = await accelerator(self._store.paths, progress)
+        waiting = [one for one in pool.find_all(self._store.paths) if one.is_ready]
         return Status(
             kernel=kernel,
             accelerator=choice.accelerator.value,
             reason=choice.reason,
             remembered=choice.remembered,
+            waiting=len(waiting),
+            waiting_bytes=sum(host_memory_bytes(one.pid, (one.vm_pid,)) for one in waiting),
         )
+
+    async def drain(self) -> int:
+        """Have the machines leave that wait for the next containers; how many there were. With ``vm.pool`` others come later."""
+        from woodlot.container import pool
+
+        return await asyncio.to_thread(pool.empty, self._store.paths)
 
     def qemu_version(self) -> str:
         """QEMU's version, for people.
@@ -192,19 +207,24 @@ class Templates:
         *,
         all: bool = False,  # noqa: A002 - as the command calls it
     ) -> "Sequence[Template]":
-        """Remove those that nobody used for long; containers that run go on.
+        """Remove those that nobody used for long, and the machines that wait there; containers that run go on.
 
         Args:
             all: Those used lately, too.
         """
+        from woodlot.container import pool
         from woodlot.template.template import prune
 
-        return await asyncio.to_thread(prune, self._paths, max_bytes=0 if all else None)
+        removed = await asyncio.to_thread(prune, self._paths, max_bytes=0 if all else None)
+        await asyncio.to_thread(pool.prune, self._paths)
+        return removed
 
     async def build(
         self, *, cpus: float | None = None, memory: str | None = None, networks: int = 1
     ) -> "Template":
         """Make the one of containers with these limits, unless it is there: the first start is quick then.
+
+        With the setting ``vm.pool``, have machines wait for such containers, too.
 
         Args:
             cpus: Of the containers; None takes the setting.
@@ -216,14 +236,18 @@ class Templates:
         """
         from woodlot.container.boot import plan_machine
         from woodlot.container.create import choose_cpus, choose_memory
-        from woodlot.container.machine import ensure_template
+        from woodlot.container.pool import fill
+        from woodlot.container.shape import Shape, bare_spec
+        from woodlot.template.template import ensure
         from woodlot.vmm.base import Accelerator
 
         plan = await plan_machine(self._paths)
-        return await ensure_template(
-            self._paths,
-            plan,
+        shape = Shape.of(
             cpus=choose_cpus(cpus, emulated=plan.accelerator is Accelerator.TCG),
             memory_bytes=choose_memory(memory),
             networks=networks,
         )
+        made = await ensure(self._paths, bare_spec(self._paths, plan, shape), plan.guest)
+        for child in await fill(self._paths, plan, shape):
+            await child.wait()
+        return made

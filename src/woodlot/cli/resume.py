@@ -42,7 +42,7 @@ def resume(app: "App") -> None:
 @click.command()
 @click.pass_obj
 def stop(app: "App") -> None:
-    """Stop all containers, in order; `resume` starts those again whose restart policy says so."""
+    """Stop all containers, and the machines that wait for one; `resume` starts those again whose restart policy says so."""
 
     async def one(found: "Container") -> WoodlotError | None:
         try:
@@ -54,7 +54,9 @@ def stop(app: "App") -> None:
 
     async def all_of_them() -> list[WoodlotError | None]:
         live = app.client.containers.list(all=False)
-        return list(await asyncio.gather(*(one(found) for found in live)))
+        stopped = await asyncio.gather(*(one(found) for found in live))
+        await app.client.system.drain()
+        return list(stopped)
 
     raise_all([error for error in asyncio.run(all_of_them()) if error is not None])
 

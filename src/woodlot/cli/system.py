@@ -20,6 +20,7 @@ from woodlot.cli.settings import properties
 from woodlot.cli.template import template, warm
 from woodlot.cli.trace import trace_command
 from woodlot.errors import WoodlotError
+from woodlot.units import format_size
 
 if TYPE_CHECKING:
     from woodlot.aio import Kernel
@@ -49,6 +50,8 @@ def status(app: "App", *, style: "str | Custom", progress: str) -> None:
         fields["accelerator"] = found.accelerator
         fields["acceleratorReason"] = found.reason
         fields["acceleratorRemembered"] = found.remembered
+        fields["waiting"] = found.waiting
+        fields["waitingMemory"] = format_size(found.waiting_bytes)
         fields["ready"] = True
     except WoodlotError as error:
         # What is missing is what somebody asks this for: an answer, not a failure.

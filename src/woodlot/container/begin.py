@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
-from woodlot.container import lifecycle, state
+from woodlot.container import lifecycle, pool, state
 from woodlot.container.boot import MachinePlan, plan_machine
 from woodlot.container.create import Request, build_spec
 from woodlot.container.launch import launch
@@ -116,25 +116,26 @@ def begin(store: Store, prepared: Prepared) -> tuple[ContainerSpec, socket.socke
         The container, and the launcher's end of the lifeline, for `wait_ready`; closing it before the process is
         started abandons the container.
     """
-    spec, lock = _reserve(store, prepared, starts=True)
+    spec, lock, template = _reserve(store, prepared, starts=True)
     # SQLite must not be open across a fork; it opens again when it is used.
     store.close()
-    return spec, launch(store.paths, spec.id, prepared.plan, lock)
+    return spec, launch(store.paths, spec.id, prepared.plan, lock, template=template)
 
 
 def create(store: Store, prepared: Prepared) -> ContainerSpec:
     """Record a new container, to be started later."""
-    spec, lock = _reserve(store, prepared, starts=False)
+    spec, lock, _ = _reserve(store, prepared, starts=False)
     unlock_and_close(lock)
     return spec
 
 
-def _reserve(store: Store, prepared: Prepared, *, starts: bool) -> tuple[ContainerSpec, int]:
+def _reserve(store: Store, prepared: Prepared, *, starts: bool) -> tuple[ContainerSpec, int, str]:
     with prepared.kept:
         emulated = prepared.plan.accelerator is Accelerator.TCG
         spec = build_spec(prepared.image, prepared.request, emulated=emulated)
         spec = replace(spec, networks=resolve_networks(store, spec.networks))
-        return spec, lifecycle.reserve(store, spec, starts=starts)
+        template = pool.wanted_template(store, prepared.plan, spec) if starts else ""
+        return spec, lifecycle.reserve(store, spec, starts=starts), template
 
 
 async def plan_again(paths: Paths, spec: ContainerSpec) -> MachinePlan:
@@ -148,9 +149,10 @@ async def plan_again(paths: Paths, spec: ContainerSpec) -> MachinePlan:
 
 def begin_again(store: Store, container: Container, plan: MachinePlan) -> socket.socket:
     """Start a supervisor for a stopped container; the lifeline is as `begin` gives it."""
+    template = pool.wanted_template(store, plan, container.spec)
     lock = lifecycle.reopen(store, container)
     store.close()
-    return launch(store.paths, container.spec.id, plan, lock)
+    return launch(store.paths, container.spec.id, plan, lock, template=template)
 
 
 @contextlib.asynccontextmanager

@@ -1,7 +1,9 @@
 """What every start needs before there is a VM: a kernel, its initial RAM filesystem, and an accelerator."""
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Self
 
 from woodlot.kernel import catalog, initramfs
 from woodlot.kernel.catalog import Kernel
@@ -25,7 +27,29 @@ class MachinePlan:
     """Tells this kernel and agent from others."""
     kernel_cmdline: tuple[str, ...] = ()
     """What this kernel wants; a container's own arguments follow."""
-    """What the container frees goes back to the host; without it, the VM shares a template's memory with others."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The value as JSON types; `from_json` reads it back."""
+        return {
+            "arch": self.arch.value,
+            "accelerator": self.accelerator.value,
+            "kernel": str(self.kernel),
+            "initramfs": str(self.initramfs),
+            "guest": self.guest,
+            "kernel_cmdline": list(self.kernel_cmdline),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The value that `to_json` wrote."""
+        return cls(
+            arch=Arch(data["arch"]),
+            accelerator=Accelerator(data["accelerator"]),
+            kernel=Path(data["kernel"]),
+            initramfs=Path(data["initramfs"]),
+            guest=data["guest"],
+            kernel_cmdline=tuple(data["kernel_cmdline"]),
+        )
 
 
 async def plan_machine(

@@ -8,20 +8,25 @@ import socket
 import sys
 import threading
 import traceback
-from dataclasses import asdict
 from pathlib import Path
 
 from woodlot import process, trace
+from woodlot.container import pool
 from woodlot.container.boot import MachinePlan
 from woodlot.container.lifeline import Lifeline
 from woodlot.paths import Paths
-from woodlot.vmm.base import Accelerator, Arch
 
 
 def launch(
-    paths: Paths, container_id: str, plan: MachinePlan, lock: int, *, visit: bool = False
+    paths: Paths,
+    container_id: str,
+    plan: MachinePlan,
+    lock: int,
+    *,
+    visit: bool = False,
+    template: str = "",
 ) -> socket.socket:
-    """Start the supervisor.
+    """Start the supervisor, or find one that waits.
 
     Args:
         paths: The installation.
@@ -29,11 +34,17 @@ def launch(
         plan: What its VM is started with.
         lock: The descriptor `reserve` gave; closed here, and held by the supervisor from now on.
         visit: Only for the container's files, until the lifeline is closed.
+        template: Whose members of the pool can be the supervisor; see `pool.wanted_template`.
 
     Returns:
         The launcher's end of the lifeline; closing it before the process is started abandons the container.
     """
     ours, theirs = socket.socketpair()
+    if template and pool.take(paths, template, container_id, plan, (lock, theirs.fileno())):
+        theirs.close()
+        # Not unlocked: a duplicate of the descriptor holds it.
+        os.close(lock)
+        return ours
     # A fork costs a tenth of a fresh interpreter, but carries over only the thread that calls it, so it is for the
     # command; a program that uses the library, and may have threads, a loop or gRPC under way, gets a fresh one.
     if threading.active_count() == 1 and "grpc" not in sys.modules and not _in_loop():
@@ -88,7 +99,7 @@ def _become_supervisor(
     *,
     visit: bool,
 ) -> None:
-    _detach(paths.container(container_id) / "supervisor.log", {lock, lifeline.fileno()})
+    detach(paths.container(container_id) / "supervisor.log", {lock, lifeline.fileno()})
     # What we fork only executes another program. gRPC's handlers for a fork look for its threads in the child, which
     # are not there, and now and then the child died of it.
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
@@ -105,19 +116,26 @@ def _become_supervisor(
         raise
 
 
-def _detach(log_path: Path, keep: set[int]) -> None:
+def detach(log_path: Path, keep: set[int]) -> None:
     """Let go of the terminal, the working directory and every descriptor but ``keep``."""
     os.chdir("/")
     os.umask(0o077)
     null = os.open(os.devnull, os.O_RDONLY)
-    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    for fd, target in ((null, 0), (log, 1), (log, 2)):
-        os.dup2(fd, target)
+    os.dup2(null, 0)
+    redirect(log_path)
     low = 3
     for fd in sorted(keep):
         os.closerange(low, fd)
         low = fd + 1
     os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+
+
+def redirect(log_path: Path) -> None:
+    """Have what we print and log appended to a file."""
+    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for target in (1, 2):
+        os.dup2(log, target)
+    os.close(log)
 
 
 def _spawn(
@@ -136,19 +154,14 @@ def _spawn(
             "id": container_id,
             "lock": lock,
             "lifeline": lifeline.fileno(),
-            "plan": asdict(plan),
+            "plan": plan.to_json(),
             "visit": visit,
-        },
-        default=str,
+        }
     )
     process.spawn(
         [sys.executable, "-m", "woodlot.container.launch", fields],
         log_path=paths.container(container_id) / "supervisor.log",
-        env={
-            name: value
-            for name, value in os.environ.items()
-            if name.startswith(("WOODLOT_", "XDG_", "PYTHON", "HOME", "SSH_AUTH_SOCK"))
-        },
+        env=pool.environment(),
         pass_fds=(lock, lifeline.fileno()),
         die_with_parent=False,
     )
@@ -157,20 +170,12 @@ def _spawn(
 def main() -> None:
     """What `_spawn` runs: detach once more, then be the supervisor."""
     fields = json.loads(sys.argv[1])
-    plan = fields["plan"]
     if os.fork():
         os._exit(0)
     _become_supervisor(
         Paths(data=Path(fields["data"]), runtime=Path(fields["runtime"])),
         fields["id"],
-        MachinePlan(
-            arch=Arch(plan["arch"]),
-            accelerator=Accelerator(plan["accelerator"]),
-            kernel=Path(plan["kernel"]),
-            initramfs=Path(plan["initramfs"]),
-            guest=plan["guest"],
-            kernel_cmdline=tuple(plan["kernel_cmdline"]),
-        ),
+        MachinePlan.from_json(fields["plan"]),
         fields["lock"],
         socket.socket(fileno=fields["lifeline"]),
         visit=fields["visit"],

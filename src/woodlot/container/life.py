@@ -23,9 +23,10 @@ from woodlot.container import health, logfiles, options, requests, state
 from woodlot.container.boot import MachinePlan
 from woodlot.container.events import tell
 from woodlot.container.guest_trace import traced
-from woodlot.container.machine import IMAGE_SERIAL, Machine
+from woodlot.container.machine import Machine
 from woodlot.container.processes import Processes
 from woodlot.container.relays import Relays
+from woodlot.container.shape import IMAGE_SERIAL
 from woodlot.container.spec import ContainerSpec, HealthSpec
 from woodlot.errors import (
     ErrorCode,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from woodlot._pb.agent.v1 import agent_pb2
     from woodlot.container.file_calls import FileCalls
     from woodlot.container.session import End
+    from woodlot.container.warm import WarmMachine
     from woodlot.guest.client import Agent
 
 log = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ class Life:
         file_calls: "FileCalls",
         *,
         visit: bool = False,
+        warm: "WarmMachine | None" = None,
     ) -> None:
         """Make ready for it.
 
@@ -80,6 +83,7 @@ class Life:
             plan: What its VM is started with.
             file_calls: Opened and closed with the guest.
             visit: Only for the container's files.
+            warm: A machine that waited, to go on with.
         """
         from woodlot.container.logs import LogWriter
         from woodlot.container.session import Session
@@ -92,7 +96,9 @@ class Life:
         self._directory = directory = paths.container(spec.id)
         # A visit's is not the last start's, which its user may want to read.
         self._console = directory / ("visit.log" if visit else "console.log")
-        self._machine = Machine(paths, store, self._spec, plan, console_log=self._console)
+        self._machine = Machine(
+            paths, store, self._spec, plan, console_log=self._console, warm=warm
+        )
         self._network_lost = ""
         self._health = state.Health() if spec.health else None
         # Those of the client that starts it: a fork or `launch` hands its variables on.

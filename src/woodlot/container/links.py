@@ -44,8 +44,12 @@ class Links:
         """Published ports, with the addresses and numbers they were given."""
 
     @contextmanager
-    def plugged(self, store: Store) -> "Generator[None]":
+    def plugged(self, store: Store, links: "Sequence[Link]" = ()) -> "Generator[None]":
         """Make the VM's cards, so that it can be started while the networks are being joined.
+
+        Args:
+            store: Where the networks are found.
+            links: Those of a VM that runs, one for each network; closed in the end.
 
         Raises:
             NotFoundError: A network is not there.
@@ -55,12 +59,13 @@ class Links:
 
         self._networks = [network.find(store, one.network) for one in self._spec.networks]
         self._links = [
-            None if one.driver is network.Driver.BRIDGE else Link() for one in self._networks
+            None if one.driver is network.Driver.BRIDGE else links[index] if links else Link()
+            for index, one in enumerate(self._networks)
         ]
         try:
             yield
         finally:
-            for link in filter(None, self._links):
+            for link in (*links, *filter(None, self._links)):
                 link.close()
 
     @property

@@ -3,27 +3,31 @@
 import asyncio
 import importlib
 import logging
-import math
 import shutil
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from woodlot import settings, trace
 from woodlot.container.boot import MachinePlan
 from woodlot.container.links import Links
+from woodlot.container.shape import (
+    GUEST_OVERHEAD_BYTES,
+    IMAGE_SERIAL,
+    UPPER_SERIAL,
+    count_vcpus,
+    guest_memory,
+    may_restore,
+)
 from woodlot.container.sharing import Sharing
 from woodlot.container.spec import ContainerSpec
-from woodlot.errors import ConfigError, GuestError, VmmError
+from woodlot.errors import GuestError, VmmError
 from woodlot.paths import Paths
 from woodlot.store.store import Store
 from woodlot.template import template
-from woodlot.template.shape import device_mac
-from woodlot.units import MIB
 from woodlot.vmm.base import (
-    Arch,
     Disk,
-    UnconnectedNetwork,
     VirtualMachine,
     VmSpec,
 )
@@ -32,19 +36,20 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from contextlib import AbstractAsyncContextManager
 
+    from woodlot.container.warm import WarmMachine
     from woodlot.guest.client import Agent
     from woodlot.guest.said import Hello
     from woodlot.template.template import Template
 
+    Opened = tuple[VirtualMachine, Agent]
+
 log = logging.getLogger(__name__)
 
-# Room for the guest's kernel and agent beside what the user's limit allows the container.
-GUEST_OVERHEAD_BYTES = 128 * MIB
-MEMORY_STEP_BYTES = 128 * MIB
-IMAGE_SERIAL = "image"
-UPPER_SERIAL = "upper"
+T = TypeVar("T")
+U = TypeVar("U")
+
 # A guest that goes on where it stood answers in a fraction of a second, emulated on a busy host, too.
-_RESTORED_ANSWER_S = 20.0
+RESTORED_ANSWER_S = 20.0
 
 
 class Machine:
@@ -58,13 +63,25 @@ class Machine:
         plan: MachinePlan,
         *,
         console_log: Path | None = None,
+        warm: "WarmMachine | None" = None,
     ) -> None:
+        """Make ready for it.
+
+        Args:
+            paths: The installation.
+            store: Its store.
+            spec: The container.
+            plan: What its VM is started with.
+            console_log: What its kernel says; None for the container's own file.
+            warm: One that waited for a container of this shape; ended if it is of no use.
+        """
         self._paths = paths
         self._store = store
         self._spec = spec
         self._plan = plan
         self._directory = paths.container(spec.id)
         self._console_log = console_log or self._directory / "console.log"
+        self._warm = warm
         self._template: Template | None = None
         self._answer: Hello | None = None
         self._reset()
@@ -81,39 +98,73 @@ class Machine:
     @property
     def max_cpus(self) -> int:
         """How many its container can use at most."""
-        return _vcpus(self._spec.cpus)
+        return count_vcpus(self._spec.cpus)
 
     @property
     def max_memory_bytes(self) -> int:
         """How much its container can use at most."""
-        return _guest_memory(self._spec.memory_bytes) - GUEST_OVERHEAD_BYTES
+        return guest_memory(self._spec.memory_bytes) - GUEST_OVERHEAD_BYTES
 
     @asynccontextmanager
-    async def start(self) -> "AsyncGenerator[tuple[VirtualMachine, Agent]]":
+    async def start(self) -> "AsyncGenerator[Opened]":
         """Join the networks, serve the files and run the VM, for the life of the block.
 
-        From a template, if it may be and one works: a template that does not is removed, and the machine boots.
-        Entered when the VM runs; one from a template has answered already.
+        One that waited for us, else from a template, if it may be and one works: a template that does not is removed, and the
+        machine boots. Entered when the VM runs; one that did not boot has answered already.
 
         Raises:
             WoodlotError: Why there is no machine.
         """
+        ways: list[tuple[str, Callable[[AsyncExitStack], Awaitable[Opened]]]] = []
+        if self._warm is not None:
+            ways.append(
+                ("starting one, since the machine that waited is of no use", self._take_over)
+            )
+        if may_restore(self._plan, self._spec):
+            ways.append(("booting, since a template does not work", self._restore))
         async with AsyncExitStack() as stack:
-            if _may_restore(self._plan, self._spec):
+            for otherwise, way in ways:
                 attempt = await stack.enter_async_context(AsyncExitStack())
                 try:
-                    opened = await self._open(attempt, restore=True)
+                    opened = await way(attempt)
                 except (VmmError, GuestError) as error:
-                    log.warning("booting, since a template does not work: %s", error.message)
+                    log.warning("%s: %s", otherwise, error.message)
                     await attempt.aclose()
-                    if self._template is not None:
+                    if self._template is not None and self._warm is None:
                         template.discard(self._template)
-                    self._template = None
+                    self._template = self._answer = self._warm = None
                     self._reset()
                 else:
                     yield opened
                     return
             yield await self._open(stack, restore=False)
+
+    async def _restore(self, stack: AsyncExitStack) -> "Opened":
+        return await self._open(stack, restore=True)
+
+    async def _take_over(self, stack: AsyncExitStack) -> "Opened":
+        """Go on with the machine that waited: its disks come to their places while its card is joined to the network."""
+        warm = self._warm
+        assert warm is not None  # noqa: S101 - that is why we are asked
+        await stack.enter_async_context(warm)
+        sockets = self._make_sockets(stack)
+        stack.enter_context(self.links.plugged(self._store, warm.links))
+        if self.links.come_first:
+            raise VmmError("a machine that waited has no tap")
+        self._template, self._answer = warm.template, warm.hello
+        log.info("the container goes on with a machine that waited")
+
+        async def become() -> None:
+            with trace.span("writable disk"):
+                self._make_disk()
+            with trace.span("take the machine over"):
+                await warm.become(self._build_spec(sockets))
+
+        async def join() -> None:
+            await stack.enter_async_context(self._joined())
+
+        await _all(become(), join())
+        return warm.vm, warm.agent
 
     async def hello(self, agent: "Agent") -> "Hello":
         """Wait until the guest's agent answers; one that was restored has.
@@ -123,18 +174,20 @@ class Machine:
         """
         if self._answer is not None:
             return self._answer
-        limit = _RESTORED_ANSWER_S if self.restored else settings.get_float("vm.boot_timeout")
+        limit = RESTORED_ANSWER_S if self.restored else settings.get_float("vm.boot_timeout")
         self._answer = await agent.hello(timeout_s=limit)
         return self._answer
 
-    async def _open(
-        self, stack: AsyncExitStack, *, restore: bool
-    ) -> "tuple[VirtualMachine, Agent]":
-        from woodlot.vmm.qemu.machine import QemuVmm
-
+    def _make_sockets(self, stack: AsyncExitStack) -> Path:
         sockets = self._paths.machine_sockets(self._spec.id)
         sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
         stack.callback(shutil.rmtree, sockets, ignore_errors=True)
+        return sockets
+
+    async def _open(self, stack: AsyncExitStack, *, restore: bool) -> "Opened":
+        from woodlot.vmm.qemu.machine import QemuVmm
+
+        sockets = self._make_sockets(stack)
         stack.enter_context(self.links.plugged(self._store))
         if self.links.come_first:
             await stack.enter_async_context(self._joined())
@@ -183,13 +236,7 @@ class Machine:
             if join:
                 await stack.enter_async_context(self._joined())
 
-        tasks = asyncio.create_task(start()), asyncio.create_task(join_networks())
-        try:
-            vm, _ = await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        vm, _ = await _all(start(), join_networks())
         self.sharing.handed_over()
         self.links.handed_over()
         return vm
@@ -218,8 +265,8 @@ class Machine:
             name=spec.name,
             arch=plan.arch,
             accelerator=plan.accelerator,
-            vcpus=_vcpus(spec.cpus),
-            memory_bytes=_guest_memory(spec.memory_bytes),
+            vcpus=count_vcpus(spec.cpus),
+            memory_bytes=guest_memory(spec.memory_bytes),
             kernel=plan.kernel,
             initramfs=plan.initramfs,
             kernel_cmdline=(*plan.kernel_cmdline, *spec.kernel_args),
@@ -236,62 +283,12 @@ class Machine:
         )
 
 
-async def ensure_template(
-    paths: Paths, plan: MachinePlan, *, cpus: float, memory_bytes: int, networks: int
-) -> "Template":
-    """The template of containers without volumes that have these limits, made if it is not there.
-
-    Args:
-        paths: The installation.
-        plan: What their VMs are started with.
-        cpus: Of a container.
-        memory_bytes: Of a container.
-        networks: How many a container is attached to.
-
-    Raises:
-        WoodlotError: It cannot be made.
-    """
-    spec = VmSpec(
-        name="template",
-        arch=plan.arch,
-        accelerator=plan.accelerator,
-        vcpus=_vcpus(cpus),
-        memory_bytes=_guest_memory(memory_bytes),
-        kernel=plan.kernel,
-        initramfs=plan.initramfs,
-        kernel_cmdline=plan.kernel_cmdline,
-        disks=(
-            Disk(path=None, serial=IMAGE_SERIAL, read_only=True),
-            Disk(path=None, serial=UPPER_SERIAL),
-        ),
-        networks=tuple(UnconnectedNetwork(mac=device_mac(index)) for index in range(networks)),
-        # Where these are does not shape it.
-        control_socket=paths.runtime,
-        console_log=paths.templates,
-        vmm_log=paths.templates,
-    )
-    return await template.ensure(paths, spec, plan.guest)
-
-
-def _vcpus(cpus: float) -> int:
-    return max(1, math.ceil(cpus))
-
-
-def _guest_memory(limit_bytes: int) -> int:
-    """In steps, so that many limits have one template; the limit itself is kept inside the guest."""
-    return math.ceil((limit_bytes + GUEST_OVERHEAD_BYTES) / MEMORY_STEP_BYTES) * MEMORY_STEP_BYTES
-
-
-def _may_restore(plan: MachinePlan, spec: ContainerSpec) -> bool:
-    """Whether the user leaves us the choice, and the machine can take up a saved state.
-
-    Raises:
-        ConfigError: The setting has no such value.
-    """
-    how = settings.get_str("vm.boot")
-    if how not in {"template", "cold"}:
-        raise ConfigError(f"the setting vm.boot cannot be {how!r}", hint="use template or cold")
-    # Arguments for the kernel are there to see or change how it boots. The board of arm64 takes no device later.
-    return (
-        how == "template" and not spec.kernel_args and not (plan.arch is Arch.ARM64 and spec.mounts)
-    )
+async def _all(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]) -> tuple[T, U]:
+    """What both give; if one fails, the other is over, too, when it is told."""
+    tasks = asyncio.create_task(first), asyncio.create_task(second)
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

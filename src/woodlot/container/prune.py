@@ -3,7 +3,7 @@
 from dataclasses import field
 
 from woodlot import filters
-from woodlot.container import lifecycle, selection
+from woodlot.container import lifecycle, pool, selection
 from woodlot.errors import ConfigError, NotFoundError, StateError
 from woodlot.filters import Given
 from woodlot.image import collect
@@ -135,4 +135,5 @@ def prune_templates(store: Store) -> Pruned:
     """Remove the saved machines that nobody used for long."""
     sizes = {one.id: one.size_bytes for one in template.list_templates(store.paths)}
     ids = tuple(one.id for one in template.prune(store.paths))
+    pool.prune(store.paths)
     return Pruned(templates=ids, freed_bytes=sum(sizes.get(one, 0) for one in ids))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from woodlot.container.machine import IMAGE_SERIAL, UPPER_SERIAL
+from woodlot.container.shape import IMAGE_SERIAL, UPPER_SERIAL
 from woodlot.container.spec import ContainerSpec, ExecSpec, ProcessSpec
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from woodlot import trace
-from woodlot.container import lifecycle, options, requests, restart, state
+from woodlot.container import lifecycle, options, pool, requests, restart, state
 from woodlot.container.boot import MachinePlan
 from woodlot.container.events import tell
 from woodlot.container.life import Life
@@ -38,6 +38,7 @@ from woodlot.units import MIB
 if TYPE_CHECKING:
     from woodlot.container.session import End
     from woodlot.container.update import Update
+    from woodlot.container.warm import WarmMachine
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,19 @@ class Supervisor:
         lifeline: Lifeline,
         *,
         visit: bool = False,
+        warm: "WarmMachine | None" = None,
     ) -> None:
+        """Make ready for the container's lives.
+
+        Args:
+            paths: The installation.
+            store: Its store.
+            spec: The container.
+            plan: What its VM is started with.
+            lifeline: To the launcher.
+            visit: Only for its files.
+            warm: What its first life is to go on with.
+        """
         from woodlot.container.file_calls import FileCalls
 
         self._paths = paths
@@ -68,7 +81,7 @@ class Supervisor:
         self._lifeline = lifeline
         self._visit = visit
         self._file_calls = FileCalls()
-        self.life = self._make_life()
+        self.life = self._make_life(warm)
         """The life that is led, or between two of them the next."""
         self._owned = False
         self._stop_asked = asyncio.Event()
@@ -77,9 +90,15 @@ class Supervisor:
         self._over: asyncio.Future[End] = asyncio.get_running_loop().create_future()
         self._leaving: asyncio.Task[End] | None = None
 
-    def _make_life(self) -> Life:
+    def _make_life(self, warm: "WarmMachine | None" = None) -> Life:
         return Life(
-            self._paths, self._store, self._spec, self._plan, self._file_calls, visit=self._visit
+            self._paths,
+            self._store,
+            self._spec,
+            self._plan,
+            self._file_calls,
+            visit=self._visit,
+            warm=warm,
         )
 
     # What clients ask for.
@@ -336,22 +355,44 @@ def supervise(
         lifeline: To the launcher.
         visit: Only for its files, until the launcher leaves; its process is not started.
     """
+    # With `--debug`, the command that forked us has set a level already.
+    keep_log(level=min(logging.INFO, logging.root.level))
+    asyncio.run(lead(paths, container_id, plan, lifeline, visit=visit))
+
+
+def keep_log(*, level: int = logging.INFO) -> None:
+    """Log to where our errors go."""
     logging.basicConfig(
-        # With `--debug`, the command that forked us has set a level already.
-        level=min(logging.INFO, logging.root.level),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        force=True,
+        level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
 
-    async def main() -> None:
-        store = Store(paths)
-        record = store.containers.get(container_id)
-        spec = ContainerSpec.from_json(record.spec)
-        await Supervisor(paths, store, spec, plan, lifeline, visit=visit).run()
 
+async def lead(
+    paths: Paths,
+    container_id: str,
+    plan: MachinePlan,
+    lifeline: Lifeline,
+    *,
+    visit: bool = False,
+    warm: "WarmMachine | None" = None,
+) -> None:
+    """As `supervise`, in an event loop that runs; a failure of ours ends the process.
+
+    Args:
+        paths: The installation.
+        container_id: The container.
+        plan: What its VM is started with.
+        lifeline: To the launcher.
+        visit: Only for its files.
+        warm: A machine that waited, for its first life.
+    """
     try:
         with trace.process("supervisor"):
-            asyncio.run(main())
+            store = Store(paths)
+            spec = ContainerSpec.from_json(store.containers.get(container_id).spec)
+            supervisor = Supervisor(paths, store, spec, plan, lifeline, visit=visit, warm=warm)
+            async with pool.filled_after(paths, plan, spec, supervisor.life.started):
+                await supervisor.run()
     except Exception as error:  # the log is the only place left to say it
         log.exception("the supervisor failed")
         lifeline.fail(

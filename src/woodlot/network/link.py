@@ -1,5 +1,6 @@
 """Links: a virtual machine's end of a network whose frames a switch carries, made before the network is joined."""
 
+import contextlib
 import os
 import socket
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from woodlot.errors import NetworkError
 
 _TIMEOUT_S = 10.0
+_CHUNK_BYTES = 64 << 10
 
 
 class Link:
@@ -23,6 +25,14 @@ class Link:
     def handed_over(self) -> None:
         """The monitor has its end: when it ends, so does the connection."""
         self._machines.close()
+
+    def drain(self) -> None:
+        """Throw away what the machine has sent so far; it must be at rest, so that it is in the middle of nothing."""
+        self._switchs.setblocking(False)  # noqa: FBT003
+        with contextlib.suppress(BlockingIOError):
+            while self._switchs.recv(_CHUNK_BYTES):
+                pass
+        self._switchs.setblocking(True)  # noqa: FBT003
 
     def give(self, path: Path) -> None:
         """Give the switch its end, at a socket of the switch's.

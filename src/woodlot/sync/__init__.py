@@ -255,6 +255,7 @@ class System(Mirror[AioSystem]):
     qemu_version = plain(AioSystem.qemu_version)
     df = waited(AioSystem.df)
     prune = waited(AioSystem.prune)
+    drain = waited(AioSystem.drain)
 
 
 class Client(Mirror[AioClient]):

@@ -72,7 +72,7 @@ class Command:
         )
 
     def _launch(
-        self, paths: Paths, container_id: str, plan: MachinePlan, lock: int
+        self, paths: Paths, container_id: str, plan: MachinePlan, lock: int, *, template: str
     ) -> socket.socket:
         found = lifecycle.find(self.store, container_id)
         assert found.is_live

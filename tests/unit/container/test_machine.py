@@ -5,20 +5,25 @@ import dataclasses
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Self
+from typing import TYPE_CHECKING, Self, cast
 
 import pytest
 
 from tests.unit.container.specs import WEB
 from woodlot.container.boot import MachinePlan
+from woodlot.container.links import Links
 from woodlot.container.machine import Machine
-from woodlot.container.spec import ContainerSpec, Mount
+from woodlot.container.spec import ContainerSpec, Mount, NetworkSpec
 from woodlot.errors import ConfigError, GuestTimeoutError, VmmError, WoodlotError
+from woodlot.network.link import Link
 from woodlot.paths import Paths
 from woodlot.store.store import Store
 from woodlot.template import template
 from woodlot.template.template import Template
 from woodlot.vmm.base import Accelerator, Arch, SavedMachine, VmSpec
+
+if TYPE_CHECKING:
+    from woodlot.container.warm import WarmMachine
 
 PLAN = MachinePlan(
     arch=Arch.AMD64,
@@ -198,3 +203,83 @@ async def test_memory_comes_in_steps_and_the_disk_is_made(world: World, store: S
         assert spec.memory_bytes % (128 << 20) == 0
         assert spec.disks[1].path is not None
         assert spec.disks[1].path.exists()
+
+
+class Warm:
+    """A machine that waited."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.vm = SimpleNamespace(control_target="warm")
+        self.agent = Agent("warm", world)
+        self.links: list[Link] = [Link()]
+        self.template = world.template
+        self.hello = "answered"
+        self.became: list[VmSpec] = []
+
+    async def __aenter__(self) -> Self:
+        self._world.running += 1
+        return self
+
+    async def __aexit__(self, *args: object) -> None:
+        self._world.running -= 1
+
+    async def become(self, spec: VmSpec) -> None:
+        if "warm" in self._world.refuses:
+            raise self._world.refuses["warm"]
+        self.became.append(spec)
+
+
+@contextlib.asynccontextmanager
+async def joined(links: Links, paths: Paths) -> AsyncGenerator[None]:
+    yield
+
+
+ONE_NETWORK = dataclasses.replace(SPEC, networks=(NetworkSpec(network="default"),))
+
+
+async def test_it_goes_on_with_a_machine_that_waited(
+    world: World, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Links, "joined", joined)
+    store.paths.container(SPEC.id).mkdir(parents=True)
+    warm = Warm(world)
+    machine = Machine(store.paths, store, ONE_NETWORK, PLAN, warm=cast("WarmMachine", warm))
+    async with machine.start() as (_, agent):
+        assert agent.target == "warm"  # type: ignore[attr-defined]
+        assert machine.restored
+        # It has said so already.
+        assert str(await machine.hello(agent)) == "answered"
+        [spec] = warm.became
+        assert [disk.path for disk in spec.disks] == [
+            Path(SPEC.rootfs),
+            store.paths.container(SPEC.id) / "upper.ext4",
+        ]
+        assert warm.links[0]._switchs.fileno() >= 0
+    assert world.starts == []
+    assert world.running == 0
+    assert warm.links[0]._switchs.fileno() < 0
+
+
+@pytest.mark.parametrize("fault", ["refused", "bridge"])
+async def test_one_that_is_of_no_use_is_ended_and_a_template_is_taken(
+    world: World, store: Store, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setattr(Links, "joined", joined)
+    store.paths.container(SPEC.id).mkdir(parents=True)
+    warm = Warm(world)
+    spec = ONE_NETWORK
+    if fault == "refused":
+        world.refuses["warm"] = VmmError("it died")
+    else:
+        monkeypatch.setattr(
+            Links, "come_first", property(lambda links: warm.links[0] in links._links)
+        )
+    machine = Machine(store.paths, store, spec, PLAN, warm=cast("WarmMachine", warm))
+    async with machine.start() as (_, agent):
+        assert agent.target == "template"  # type: ignore[attr-defined]
+        assert world.running == 1
+    assert world.starts == ["template"]
+    # It is not the template's fault.
+    assert world.kept
+    assert warm.links[0]._switchs.fileno() < 0
